@@ -1,0 +1,2 @@
+//! Images: datasets, decoding, augmentation and deterministic loading.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The .slim file, the integer reference, the plan, the arena and the session.
+#![deny(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Operators, shapes, slim dimensions, the network builder and the backbones.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Objectives, schedules, training loops, probes and checkpoints.
+#![forbid(unsafe_code)]

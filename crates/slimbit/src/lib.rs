@@ -1,0 +1,2 @@
+//! The Slimbit facade and command line.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The Slimbit command line.
+#![forbid(unsafe_code)]
+
+fn main() {}
