@@ -78,8 +78,11 @@ pub struct Stage {
 impl Stage {
     /// Whether calibration measures a range for this stage's output.
     pub fn has_range(&self) -> bool {
-        matches!(self.precision, Precision::Point | Precision::Eight)
-            && self.kind != StageKind::Input
+        match self.precision {
+            Precision::Point | Precision::Eight => self.kind != StageKind::Input,
+            Precision::Wide => matches!(self.kind, StageKind::Linear { .. }),
+            Precision::Operand => false,
+        }
     }
 
     /// Activation bits of the output codes, for stages with a quantiser of their own.
