@@ -62,6 +62,13 @@ pub enum GraphError {
     Point(String),
     /// A graph that cannot be read from JSON.
     Json(String),
+    /// A backbone that is not known.
+    Backbone {
+        /// The name asked for.
+        name: String,
+        /// What there is instead.
+        known: String,
+    },
 }
 
 impl fmt::Display for GraphError {
@@ -112,6 +119,9 @@ impl fmt::Display for GraphError {
                 )
             }
             Self::Json(what) => write!(f, "graph description: {what}"),
+            Self::Backbone { name, known } => {
+                write!(f, "no backbone is called `{name}`; there are {known}")
+            }
         }
     }
 }

@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod backbones;
 mod builder;
 mod cost;
 mod error;

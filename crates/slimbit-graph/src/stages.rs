@@ -51,7 +51,8 @@ pub enum Precision {
     Eight,
     /// The quantiser of its (first) operand: maxima, subsampling, flattening.
     Operand,
-    /// Signed 32-bit integers with one scale: pooled features and logits that leave the network.
+    /// Signed 32-bit integers with one scale: pooled features and logits that leave the network
+    /// and that no other stage reads.
     Wide,
 }
 
@@ -184,7 +185,9 @@ impl Graph {
     fn assign_precision(&self, stages: &mut [Stage]) {
         for index in 0..stages.len() {
             let stage = &stages[index];
-            let output = self.is_output(stage.node);
+            // Codes leave the network wide only where nothing inside reads them: the engine's
+            // operands are bytes.
+            let output = self.is_output(stage.node) && self.consumers(stage.node).is_empty();
             let stem = stage
                 .inputs
                 .iter()
