@@ -1,0 +1,125 @@
+//! What an accumulator can hold: exact bounds from the weights alone.
+
+use crate::{Clip, Interval};
+use core::fmt;
+
+/// A channel whose sum could leave a 32-bit accumulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccumulatorOverflow {
+    /// The interval of the offending sum.
+    pub interval: Interval,
+    /// Whether it is the kernel's raw sum `Σ w·q`, before the zero point is taken off.
+    pub raw: bool,
+}
+
+impl fmt::Display for AccumulatorOverflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Interval { lo, hi }, sum) = (self.interval, if self.raw { "raw" } else { "centred" });
+        write!(
+            f,
+            "the {sum} accumulator reaches [{lo}, {hi}], beyond 32 bits; use fewer weight or activation bits"
+        )
+    }
+}
+
+impl core::error::Error for AccumulatorOverflow {}
+
+/// The exact interval of `Σ w·(q − z)` of one output channel over all inputs `q` with codes in `input`.
+///
+/// Every positive weight takes the code at one end and every negative weight that at the other, so both ends are reached.
+/// `weights` are the kernel integers that meet an input: of a padded convolution all of them, the border being filled with `z`.
+/// With `zero_point = 0` this is the interval of the kernel's raw sum.
+///
+/// # Errors
+/// [`AccumulatorOverflow`] when the interval exceeds an `i32`, or when the raw sum `Σ w·q` could: any part of it, in any order
+/// of summation, so that SIMD lanes are covered as well.
+///
+/// ```
+/// use slimbit_num::{Clip, Interval, accumulator_interval};
+/// let interval = accumulator_interval([3, -2, 0, 5], Clip::unsigned(4), 0).unwrap();
+/// assert_eq!(interval, Interval { lo: -2 * 15, hi: 8 * 15 });
+/// let centred = accumulator_interval([3, -2, 0, 5], Clip::unsigned(4), 7).unwrap();
+/// assert_eq!(centred, Interval { lo: -2 * 8 - 8 * 7, hi: 8 * 8 + 2 * 7 });
+/// ```
+pub fn accumulator_interval(
+    weights: impl IntoIterator<Item = i8>,
+    input: Clip,
+    zero_point: u8,
+) -> Result<Interval, AccumulatorOverflow> {
+    let (mut positive, mut negative) = (0i64, 0i64);
+    for weight in weights {
+        let part = if weight > 0 {
+            &mut positive
+        } else {
+            &mut negative
+        };
+        *part = part.saturating_add(weight.into());
+    }
+    let sum = |lo: i64, hi: i64| {
+        let ends = |a: i64, b: i64| {
+            positive
+                .saturating_mul(a)
+                .saturating_add(negative.saturating_mul(b))
+        };
+        Interval {
+            lo: ends(lo, hi),
+            hi: ends(hi, lo),
+        }
+    };
+    let (lo, hi) = (i64::from(input.lo), i64::from(input.hi));
+    let raw = sum(lo.min(0), hi.max(0));
+    if !raw.fits_i32() {
+        return Err(AccumulatorOverflow {
+            interval: raw,
+            raw: true,
+        });
+    }
+    let zero_point = i64::from(zero_point);
+    let centred = sum(lo - zero_point, hi - zero_point);
+    if !centred.fits_i32() {
+        return Err(AccumulatorOverflow {
+            interval: centred,
+            raw: false,
+        });
+    }
+    Ok(centred)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn both_ends_are_reached(
+            weights in proptest::collection::vec(any::<i8>(), 0..5), lo in 0i32..3, len in 0i32..3, z in 0u8..5,
+        ) {
+            let codes = lo..=lo + len;
+            let mut sums: Vec<i64> = Vec::from([0]);
+            for &w in &weights {
+                let term = |q: i32| i64::from(w) * i64::from(q - i32::from(z));
+                sums = sums.iter().flat_map(|s| codes.clone().map(move |q| s + term(q))).collect();
+            }
+            let interval = accumulator_interval(weights, Clip { lo, hi: lo + len }, z).unwrap();
+            prop_assert_eq!(Some(&interval.lo), sums.iter().min());
+            prop_assert_eq!(Some(&interval.hi), sums.iter().max());
+        }
+    }
+
+    #[test]
+    fn the_largest_reduction_that_fits() {
+        // 255 · 127 · 66,311 is the last multiple below 2^31.
+        let fits = |n| accumulator_interval(core::iter::repeat_n(127, n), Clip::unsigned(8), 0);
+        assert_eq!(fits(66_311).unwrap().hi, 2_147_481_735);
+        assert!(fits(66_312).unwrap_err().raw);
+        // The zero point makes the centred sum reach further than the raw one.
+        let signs = || [127, -127].into_iter().cycle().take(100_000);
+        assert!(accumulator_interval(signs(), Clip::unsigned(8), 0).is_ok());
+        assert!(
+            accumulator_interval(core::iter::repeat_n(-128, 66_000), Clip::unsigned(8), 255)
+                .is_err()
+        );
+    }
+}
