@@ -1,0 +1,197 @@
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Split;
+
+/// Why images could not be had. Every message names the place and, where there is one, the remedy.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder could not be read.
+    Io {
+        /// What was being read.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The path holds no format that this crate knows.
+    Unrecognised {
+        /// The path that was opened.
+        path: PathBuf,
+        /// What was found there instead.
+        found: String,
+    },
+    /// The path holds a dataset, but not this part of it.
+    NoSplit {
+        /// The path that was opened.
+        path: PathBuf,
+        /// The part that was asked for.
+        split: Split,
+    },
+    /// No image is left to read.
+    Empty {
+        /// The dataset's path.
+        path: PathBuf,
+        /// Candidates that were skipped because they could not be decoded.
+        skipped: usize,
+    },
+    /// A dataset file contradicts itself: truncated, too long, or with impossible values.
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Images and labels differ in number.
+    LabelCount {
+        /// The label file.
+        path: PathBuf,
+        /// Images in the image file.
+        images: usize,
+        /// Labels in the label file.
+        labels: usize,
+    },
+    /// A class folder's name is not UTF-8, so that the class has no printable name.
+    NonUtf8 {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// One image could not be decoded.
+    Decode {
+        /// The image file.
+        path: PathBuf,
+        /// The decoder's reason.
+        reason: String,
+    },
+    /// There is no image with this index.
+    OutOfRange {
+        /// The index asked for.
+        index: usize,
+        /// The number of images.
+        len: usize,
+    },
+    /// A setting has a value that cannot be used.
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// The value and what it should be.
+        reason: String,
+    },
+    /// A loader thread could not be started, or panicked.
+    Worker {
+        /// The panic's message or the system's reason.
+        reason: String,
+    },
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        DataError::Io {
+            path: path.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        DataError::Corrupt {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn setting(name: &'static str, reason: impl Into<String>) -> Self {
+        DataError::Setting {
+            name,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataError::Io { path, source } => {
+                write!(
+                    f,
+                    "cannot read {}: {source}; check that it exists and may be read",
+                    path.display()
+                )
+            }
+            DataError::Unrecognised { path, found } => write!(
+                f,
+                "no dataset in {}: {found}; expected IDX files (*-images-idx3-ubyte[.gz]), CIFAR binaries (*.bin), \
+                 or a folder of images with or without class folders",
+                path.display()
+            ),
+            DataError::NoSplit { path, split } => write!(
+                f,
+                "no {split} split in {}; expected {}, or open the path without a split",
+                path.display(),
+                match split {
+                    Split::Train =>
+                        "train-images-idx3-ubyte, data_batch_1.bin, train.bin or a folder train/",
+                    Split::Test =>
+                        "t10k-images-idx3-ubyte, test_batch.bin, test.bin or a folder test/ or val/",
+                }
+            ),
+            DataError::Empty { path, skipped: 0 } => {
+                write!(
+                    f,
+                    "no images in {}; point to a folder that holds some",
+                    path.display()
+                )
+            }
+            DataError::Empty { path, skipped } => write!(
+                f,
+                "no readable image in {}: all {skipped} candidates are corrupt; copy or download the data again",
+                path.display()
+            ),
+            DataError::Corrupt { path, reason } => {
+                write!(
+                    f,
+                    "{} is damaged: {reason}; copy or download it again",
+                    path.display()
+                )
+            }
+            DataError::LabelCount {
+                path,
+                images,
+                labels,
+            } => write!(
+                f,
+                "{} holds {labels} labels for {images} images; put the label file that belongs to the images beside \
+                 them",
+                path.display()
+            ),
+            DataError::NonUtf8 { path } => {
+                write!(
+                    f,
+                    "the class folder {} has a name that is not UTF-8; rename it",
+                    path.display()
+                )
+            }
+            DataError::Decode { path, reason } => {
+                write!(
+                    f,
+                    "cannot decode {}: {reason}; replace or remove it",
+                    path.display()
+                )
+            }
+            DataError::OutOfRange { index, len } => {
+                write!(f, "image {index} of {len} does not exist")
+            }
+            DataError::Setting { name, reason } => write!(f, "{name}: {reason}"),
+            DataError::Worker { reason } => write!(f, "a loader thread failed: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for DataError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            DataError::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
