@@ -68,12 +68,9 @@ impl ActQuant {
         (f32::from(q) - f32::from(self.zero_point)) * self.scale
     }
 
-    /// The range of the codes.
-    ///
-    /// # Panics
-    /// When `bits` exceeds 31, which no constructor produces.
+    /// The range of the codes; never beyond a byte, whatever `bits` says.
     pub fn clip(self) -> Clip {
-        Clip::unsigned(self.bits)
+        Clip::unsigned(self.bits.min(8))
     }
 }
 
