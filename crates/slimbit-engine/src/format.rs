@@ -1,0 +1,95 @@
+//! The `.slim` file: a safetensors file whose every tensor `docs/format.md` describes.
+//!
+//! [`columns`] holds one point's tables in the form in which the file has them; [`encode`] and
+//! [`read`] go from a model to bytes and back.
+
+mod columns;
+mod encode;
+mod read;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+pub(crate) use encode::encode;
+pub(crate) use read::read;
+
+use crate::{EngineError, Model};
+
+/// The version of the format that this crate writes and reads.
+pub(crate) const VERSION: &str = "1";
+
+/// What the `format` key says.
+const FORMAT: &str = "slimbit";
+
+/// Keys of `__metadata__` that belong to the format; all others are the writer's free text.
+const RESERVED: [&str; 7] = [
+    "checksum",
+    "format",
+    "format_version",
+    "graph",
+    "grid",
+    "points",
+    "stages",
+];
+
+/// Whether a metadata key is one of the format's own.
+pub(crate) fn is_reserved(key: &str) -> bool {
+    RESERVED.contains(&key)
+}
+
+/// How the checksum's field begins in the header.
+const CHECKSUM_KEY: &[u8] = b"\"checksum\":\"";
+
+/// Hexadecimal digits of the checksum.
+const CHECKSUM_DIGITS: usize = 8;
+
+/// Where the checksum's digits lie in a file whose header is `bytes[8..8 + header]`.
+fn checksum_digits(bytes: &[u8], header: usize) -> Option<std::ops::Range<usize>> {
+    let text = bytes.get(8..8usize.checked_add(header)?)?;
+    let key = text
+        .windows(CHECKSUM_KEY.len())
+        .position(|window| window == CHECKSUM_KEY)?;
+    let start = 8 + key + CHECKSUM_KEY.len();
+    let digits = start..start + CHECKSUM_DIGITS;
+    (digits.end <= 8 + header).then_some(digits)
+}
+
+/// CRC-32 of the whole file with the checksum's own digits taken as zeros.
+fn checksum(bytes: &[u8], digits: &std::ops::Range<usize>) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..digits.start]);
+    hasher.update(&[b'0'; CHECKSUM_DIGITS]);
+    hasher.update(&bytes[digits.end..]);
+    format!("{:08x}", hasher.finalize())
+}
+
+/// Writes the whole file or nothing.
+pub(crate) fn write(model: &Model, path: &Path) -> Result<(), EngineError> {
+    replace(path, &encode(model)).map_err(|source| EngineError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Puts `bytes` in the place of the file at `path` in one step.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // Temporary files are private by default; a model is as readable as the umask allows.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix(".slim-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The new name is on the disk only once its folder is.
+    #[cfg(unix)]
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}

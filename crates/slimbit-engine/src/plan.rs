@@ -1,0 +1,2 @@
+#[derive(Default, Debug)]
+pub(crate) struct PlanCache;

@@ -1,0 +1,497 @@
+//! What makes a model consistent, whether it was built in memory or read from a file.
+
+use std::collections::BTreeSet;
+
+use slimbit_graph::{Point, Precision, Stage, StageKind, Width};
+use slimbit_num::{ActQuant, AddRequant, Clip, Table, WeightGrid, accumulator_interval};
+
+use crate::form::Form;
+use crate::layout::{Convolution, Layout, layouts, window};
+use crate::model::weight_bits;
+use crate::{
+    Arithmetic, ChannelRequant, Codes, EngineError, Model, OutputQuant, PointModel, StageModel,
+    Weights, format,
+};
+
+/// Largest shift: leaves the sum a sign bit (as `slimbit_num`'s solvers do).
+const MAX_SHIFT: u8 = 62;
+
+/// Codes of a wide linear output.
+const WIDE: Clip = Clip::signed(16);
+
+pub(crate) fn check(model: &Model) -> Result<(), EngineError> {
+    if let Some(key) = model.metadata().keys().find(|key| format::is_reserved(key)) {
+        let what = "is a key of the format itself; rename it";
+        return Err(EngineError::invalid(format!("metadata `{key}`"), what));
+    }
+    check_input(model)?;
+    check_weights(model)?;
+    if model.points().is_empty() {
+        return Err(EngineError::invalid("points", "a model needs at least one"));
+    }
+    for (index, point) in model.points().iter().enumerate() {
+        let at = point.point.to_string();
+        if model.points()[..index]
+            .iter()
+            .any(|p| p.point == point.point)
+        {
+            return Err(EngineError::invalid(at, "appears twice"));
+        }
+        PointCheck::new(model, point)?.run()?;
+    }
+    Ok(())
+}
+
+fn check_input(model: &Model) -> Result<(), EngineError> {
+    let input = model.input();
+    let channels = model.graph().input_shape().channels();
+    let bad = |what: String| Err(EngineError::invalid("input", what));
+    let lengths = [input.tables.len(), input.mean.len(), input.std.len()];
+    if lengths.iter().any(|&n| n != channels) {
+        return bad(format!(
+            "{lengths:?} tables, means and deviations for {channels} channels"
+        ));
+    }
+    if let Some(mean) = input.mean.iter().find(|m| !m.is_finite()) {
+        return bad(format!("mean {mean} is not finite"));
+    }
+    if let Some(std) = input.std.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+        return bad(format!("standard deviation {std} is not positive"));
+    }
+    if input.quant.bits != 8 {
+        return bad(format!("codes of {} bits, not 8", input.quant.bits));
+    }
+    check_quant("input", input.quant)
+}
+
+fn check_quant(at: &str, quant: ActQuant) -> Result<(), EngineError> {
+    let ActQuant {
+        scale,
+        zero_point,
+        bits,
+    } = quant;
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(EngineError::invalid(
+            at,
+            format!("scale {scale} is not positive"),
+        ));
+    }
+    if !(1..=8).contains(&bits) || !quant.clip().contains(zero_point.into()) {
+        let what = format!("zero point {zero_point} is no code of {bits} bits");
+        return Err(EngineError::invalid(at, what));
+    }
+    Ok(())
+}
+
+fn check_weights(model: &Model) -> Result<(), EngineError> {
+    let (graph, stages) = (model.graph(), model.stages());
+    let full = layouts(graph, stages, Width::FULL)?;
+    let mut expected = BTreeSet::new();
+    for (stage, &output) in stages.iter().zip(&full) {
+        let Some(&operand) = stage.inputs.first() else {
+            continue;
+        };
+        let Some(conv) = Convolution::of(graph, stage, full[operand], output) else {
+            continue;
+        };
+        expected.insert(stage.name.as_str());
+        let at = format!("weights of `{}`", stage.name);
+        let Some(weights) = model.weights().get(&stage.name) else {
+            return Err(EngineError::invalid(at, "are missing"));
+        };
+        check_tensor(&at, weights, conv.weights)?;
+        let needed: BTreeSet<u8> = model
+            .points()
+            .iter()
+            .map(|p| weight_bits(stage, p.point))
+            .collect();
+        check_codes(&at, weights, model.grid(), &needed)?;
+    }
+    match model
+        .weights()
+        .keys()
+        .find(|name| !expected.contains(name.as_str()))
+    {
+        Some(name) => {
+            let what = "belong to no convolution or linear stage of the graph";
+            Err(EngineError::invalid(format!("weights of `{name}`"), what))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_tensor(at: &str, weights: &Weights, shape: [usize; 4]) -> Result<(), EngineError> {
+    if weights.shape != shape {
+        let what = format!("shape {:?}, wanted {shape:?}", weights.shape);
+        return Err(EngineError::invalid(at, what));
+    }
+    let magnitudes = &weights.max_abs;
+    if magnitudes.len() != shape[0] {
+        let what = format!("{} magnitudes for {} channels", magnitudes.len(), shape[0]);
+        return Err(EngineError::invalid(at, what));
+    }
+    match magnitudes
+        .iter()
+        .position(|m| !(m.is_finite() && *m >= 0.0))
+    {
+        Some(o) => {
+            let what = format!("magnitude {} of channel {o}", magnitudes[o]);
+            Err(EngineError::invalid(at, what))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_codes(
+    at: &str,
+    weights: &Weights,
+    grid: WeightGrid,
+    needed: &BTreeSet<u8>,
+) -> Result<(), EngineError> {
+    let length = |codes: &[i8]| {
+        let wanted = weights
+            .shape
+            .iter()
+            .try_fold(1usize, |n, &d| n.checked_mul(d));
+        if wanted == Some(codes.len()) {
+            return Ok(());
+        }
+        let what = format!("{} codes for shape {:?}", codes.len(), weights.shape);
+        Err(EngineError::invalid(at, what))
+    };
+    match &weights.codes {
+        Codes::Nested(codes) if grid != WeightGrid::MinMax => length(codes),
+        Codes::MinMax(by_bits) if grid == WeightGrid::MinMax => {
+            if !by_bits.keys().eq(needed) {
+                let what = format!(
+                    "stored at {:?} bits, but the points take {needed:?}",
+                    by_bits.keys().collect::<Vec<_>>()
+                );
+                return Err(EngineError::invalid(at, what));
+            }
+            for (&bits, codes) in by_bits {
+                length(codes)?;
+                let range = Clip::signed(bits);
+                if let Some(code) = codes.iter().find(|&&c| !range.contains(c.into())) {
+                    let what = format!("{code} is no code of {bits} bits");
+                    return Err(EngineError::invalid(at, what));
+                }
+            }
+            Ok(())
+        }
+        _ => {
+            let what = format!("stored in another form than the {grid} grid's");
+            Err(EngineError::invalid(at, what))
+        }
+    }
+}
+
+/// The check of one point.
+struct PointCheck<'a> {
+    model: &'a Model,
+    point: &'a PointModel,
+    layouts: Vec<Layout>,
+}
+
+impl<'a> PointCheck<'a> {
+    fn new(model: &'a Model, point: &'a PointModel) -> Result<Self, EngineError> {
+        let Point {
+            width,
+            weight_bits,
+            act_bits,
+        } = point.point;
+        Point::new(width, weight_bits, act_bits)?;
+        let layouts = layouts(model.graph(), model.stages(), width)?;
+        if point.stages.len() != layouts.len() {
+            let what = format!(
+                "{} stages, but the graph has {}",
+                point.stages.len(),
+                layouts.len()
+            );
+            return Err(EngineError::invalid(point.point.to_string(), what));
+        }
+        Ok(Self {
+            model,
+            point,
+            layouts,
+        })
+    }
+
+    fn run(&self) -> Result<(), EngineError> {
+        for index in 0..self.layouts.len() {
+            self.check_output(index)?;
+            self.check_arithmetic(index)?;
+        }
+        Ok(())
+    }
+
+    fn stage(&self, index: usize) -> (&'a Stage, &'a StageModel) {
+        (&self.model.stages()[index], &self.point.stages[index])
+    }
+
+    fn bad<T>(&self, index: usize, what: impl Into<String>) -> Result<T, EngineError> {
+        let at = format!(
+            "stage `{}` at {}",
+            self.stage(index).0.name,
+            self.point.point
+        );
+        Err(EngineError::invalid(at, what))
+    }
+
+    /// The quantiser of a stage's first operand.
+    fn operand(&self, index: usize) -> Result<Option<ActQuant>, EngineError> {
+        let stage = self.stage(index).0;
+        for &input in &stage.inputs {
+            if let OutputQuant::Wide { .. } = self.stage(input).1.output {
+                let what = format!(
+                    "reads `{}`, which leaves the network as wide integers; give that tensor \
+                     back, or compute on it, but not both",
+                    self.stage(input).0.name
+                );
+                return Err(EngineError::unsupported(&stage.name, what));
+            }
+        }
+        Ok(stage
+            .inputs
+            .first()
+            .and_then(|&input| match self.stage(input).1.output {
+                OutputQuant::Codes(quant) => Some(quant),
+                OutputQuant::Wide { .. } => None,
+            }))
+    }
+
+    fn check_output(&self, index: usize) -> Result<(), EngineError> {
+        let (stage, made) = self.stage(index);
+        let operand = self.operand(index)?;
+        match (stage.precision, made.output) {
+            (Precision::Wide, OutputQuant::Wide { scale, zero_point }) => {
+                if !(scale.is_finite() && scale > 0.0) || zero_point != 0 {
+                    let what = format!("scale {scale}, zero point {zero_point}");
+                    return self.bad(index, what);
+                }
+                Ok(())
+            }
+            (Precision::Wide, OutputQuant::Codes(_)) | (_, OutputQuant::Wide { .. }) => self.bad(
+                index,
+                format!("{:?} for {:?}", made.output, stage.precision),
+            ),
+            (precision, OutputQuant::Codes(quant)) => {
+                check_quant(
+                    &format!("stage `{}` at {}", stage.name, self.point.point),
+                    quant,
+                )?;
+                let wanted = match precision {
+                    Precision::Operand => operand,
+                    _ if stage.kind == StageKind::Input => Some(self.model.input().quant),
+                    _ => None,
+                };
+                if wanted.is_some_and(|wanted| wanted != quant) {
+                    return self.bad(index, format!("{quant:?}, but its operand has {wanted:?}"));
+                }
+                let bits = stage.bits(self.point.point.act_bits);
+                if precision != Precision::Operand && quant.bits != bits {
+                    return self.bad(index, format!("{} bits, not {bits}", quant.bits));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_arithmetic(&self, index: usize) -> Result<(), EngineError> {
+        let (stage, made) = self.stage(index);
+        match (Form::of(stage, self.layouts[index]), &made.arithmetic) {
+            (Form::Input, Arithmetic::Input) => {
+                self.check_tables(index, &self.model.input().tables)
+            }
+            (Form::Channels(n), Arithmetic::Channels { channels, clip }) => {
+                if channels.len() != n {
+                    return self.bad(index, format!("{} channels, not {n}", channels.len()));
+                }
+                self.check_clip(index, *clip)?;
+                (0..n).try_for_each(|o| self.check_requant(index, o, &channels[o]))
+            }
+            (
+                Form::Add,
+                Arithmetic::Add {
+                    truth,
+                    requant,
+                    clip,
+                },
+            ) => {
+                if truth.affine().is_err() {
+                    return self.bad(index, format!("{truth:?} is not finite"));
+                }
+                self.check_clip(index, *clip)?;
+                self.check_add(index, *requant)
+            }
+            (Form::Pool, Arithmetic::Pool { requant, clip }) => {
+                self.check_clip(index, *clip)?;
+                self.check_requant(index, 0, requant)?;
+                self.check_window(index)
+            }
+            (Form::Tables(n), Arithmetic::Tables(tables)) => {
+                if tables.len() != n {
+                    return self.bad(index, format!("{} tables, not {n}", tables.len()));
+                }
+                self.check_tables(index, tables)
+            }
+            (Form::Copy, Arithmetic::Copy) if stage.kind == StageKind::GlobalAvgPool => {
+                self.check_window(index)
+            }
+            (Form::Copy, Arithmetic::Copy) => Ok(()),
+            _ => self.bad(
+                index,
+                format!("arithmetic of another kind than {:?}", stage.kind),
+            ),
+        }
+    }
+
+    fn check_clip(&self, index: usize, clip: Clip) -> Result<(), EngineError> {
+        let range = match self.stage(index).1.output {
+            OutputQuant::Codes(quant) => quant.clip(),
+            OutputQuant::Wide { .. } => WIDE,
+        };
+        if clip.lo <= clip.hi && range.contains(clip.lo) && range.contains(clip.hi) {
+            return Ok(());
+        }
+        let Clip { lo, hi } = clip;
+        let what = format!("clip [{lo}, {hi}] outside [{}, {}]", range.lo, range.hi);
+        self.bad(index, what)
+    }
+
+    fn check_tables(&self, index: usize, tables: &[Table]) -> Result<(), EngineError> {
+        let OutputQuant::Codes(quant) = self.stage(index).1.output else {
+            return self.bad(index, "tables give codes, not wide integers");
+        };
+        let largest = tables.iter().flat_map(|table| table.0).max().unwrap_or(0);
+        if quant.clip().contains(largest.into()) {
+            return Ok(());
+        }
+        self.bad(
+            index,
+            format!("table entry {largest} is no code of {} bits", quant.bits),
+        )
+    }
+
+    fn check_requant(
+        &self,
+        index: usize,
+        channel: usize,
+        row: &ChannelRequant,
+    ) -> Result<(), EngineError> {
+        let ChannelRequant { requant, acc, .. } = row;
+        if row.truth().is_err() {
+            return self.bad(
+                index,
+                format!("channel {channel}: {} or {} is not finite", row.a, row.b),
+            );
+        }
+        if acc.lo > acc.hi || !acc.fits_i32() {
+            let what = format!(
+                "channel {channel}: accumulator interval [{}, {}]",
+                acc.lo, acc.hi
+            );
+            return self.bad(index, what);
+        }
+        let sum = |x: i64| i128::from(requant.m) * i128::from(x) + i128::from(requant.c);
+        let fits = [acc.lo, acc.hi]
+            .iter()
+            .all(|&x| i64::try_from(sum(x)).is_ok());
+        if requant.k > MAX_SHIFT || !fits {
+            let what = format!(
+                "channel {channel}: {requant:?} overflows on [{}, {}]",
+                acc.lo, acc.hi
+            );
+            return self.bad(index, what);
+        }
+        Ok(())
+    }
+
+    fn check_add(&self, index: usize, requant: AddRequant) -> Result<(), EngineError> {
+        let room = i64::MAX as u64 - (1 << 41);
+        if requant.k > MAX_SHIFT || requant.c.unsigned_abs() > room {
+            return self.bad(index, format!("{requant:?} overflows"));
+        }
+        Ok(())
+    }
+
+    fn check_window(&self, index: usize) -> Result<(), EngineError> {
+        let (stage, made) = self.stage(index);
+        let input = self.layouts[stage.inputs[0]];
+        let codes = window(self.model.graph(), stage, input)
+            .and_then(|pool| pool.kernel[0].checked_mul(pool.kernel[1]))
+            .and_then(|codes| codes.checked_mul(255))
+            .filter(|&sum| i32::try_from(sum).is_ok());
+        let Some(sum) = codes else {
+            return self.bad(index, "a window too large for a 32-bit sum");
+        };
+        if let Arithmetic::Pool { requant, .. } = &made.arithmetic {
+            let sum = self
+                .operand(index)?
+                .map_or(sum, |quant| sum / 255 * quant.clip().hi as usize);
+            let acc = requant.acc;
+            if acc.lo > 0 || acc.hi < sum as i64 {
+                let what = format!("sums [{}, {}], but a window reaches {sum}", acc.lo, acc.hi);
+                return self.bad(index, what);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The codes that the tensor of stage `index` can hold, its padding included: what the
+/// accumulators of its readers are bounded by. `made` has at least the stages up to `index`.
+pub fn code_range(stages: &[Stage], made: &[StageModel], index: usize) -> Clip {
+    let OutputQuant::Codes(quant) = made[index].output else {
+        return Clip::signed(32);
+    };
+    let zero = i32::from(quant.zero_point);
+    let range = match &made[index].arithmetic {
+        Arithmetic::Channels { clip, .. }
+        | Arithmetic::Add { clip, .. }
+        | Arithmetic::Pool { clip, .. } => *clip,
+        Arithmetic::Input | Arithmetic::Tables(_) => quant.clip(),
+        Arithmetic::Copy => code_range(stages, made, stages[index].inputs[0]),
+    };
+    Clip {
+        lo: range.lo.min(zero),
+        hi: range.hi.max(zero),
+    }
+}
+
+/// The kernel integers of a stage at a point, after checking that no accumulator can leave the
+/// interval for which its rescaling was made.
+///
+/// # Errors
+/// [`EngineError::Invalid`] for an accumulator that can.
+pub(crate) fn kernel_weights(
+    model: &Model,
+    point: &PointModel,
+    index: usize,
+    shape: [usize; 4],
+) -> Result<Vec<i8>, EngineError> {
+    let stage = &model.stages()[index];
+    let bits = weight_bits(stage, point.point);
+    let weights = model.weights()[&stage.name].at(model.grid(), bits, shape);
+    let Arithmetic::Channels { channels, .. } = &point.stages[index].arithmetic else {
+        unreachable!("checked: a stage with weights rescales its channels");
+    };
+    let operand = stage.inputs[0];
+    let range = code_range(model.stages(), &point.stages, operand);
+    let zero_point = point.stages[operand].output.zero_point() as u8;
+    let taps = shape[1] * shape[2] * shape[3];
+    for (o, (row, channel)) in weights.chunks_exact(taps).zip(channels).enumerate() {
+        let at = || format!("stage `{}` at {}, channel {o}", stage.name, point.point);
+        let reached = accumulator_interval(row.iter().copied(), range, zero_point)
+            .map_err(|overflow| EngineError::invalid(at(), overflow.to_string()))?;
+        let stored = channel.acc;
+        if reached.lo < stored.lo || reached.hi > stored.hi {
+            let what = format!(
+                "the accumulator reaches [{}, {}], beyond the stored [{}, {}]",
+                reached.lo, reached.hi, stored.lo, stored.hi
+            );
+            return Err(EngineError::invalid(at(), what));
+        }
+    }
+    Ok(weights)
+}
