@@ -23,11 +23,11 @@ pub struct Kernels {
 // extents ask for. `Kernels::of` ensures the first, the public methods the second.
 pub(crate) type PackConv = fn(&ConvWeights<'_>) -> Box<dyn ConvKernel>;
 pub(crate) type Add =
-    unsafe fn(&AddRequant, Clip, Map<'_>, Map<'_>, MapMut<'_>, extent: [usize; 3]);
-pub(crate) type Lookup = unsafe fn(&Table, Map<'_>, MapMut<'_>, extent: [usize; 3]);
-pub(crate) type MaxPool = unsafe fn(Window, Border, Map<'_>, MapMut<'_>, extent: [usize; 3]);
+    unsafe fn(&AddRequant, Clip, Map<'_>, Map<'_>, &mut MapMut<'_>, extent: [usize; 3]);
+pub(crate) type Lookup = unsafe fn(&Table, Map<'_>, &mut MapMut<'_>, extent: [usize; 3]);
+pub(crate) type MaxPool = unsafe fn(Window, Border, Map<'_>, &mut MapMut<'_>, extent: [usize; 3]);
 pub(crate) type SumPool =
-    unsafe fn(Window, Map<'_>, MapMut<'_>, &Requant, Clip, extent: [usize; 3]);
+    unsafe fn(Window, Map<'_>, &mut MapMut<'_>, &Requant, Clip, extent: [usize; 3]);
 pub(crate) type GlobalSum = unsafe fn(Map<'_>, rows: usize, cols: usize, &mut [i32]);
 
 impl Kernels {
@@ -38,7 +38,10 @@ impl Kernels {
     pub fn of(isa: Isa) -> Result<&'static Kernels, KernelError> {
         match isa.require()? {
             Isa::Scalar => Ok(&scalar::KERNELS),
-            Isa::Avx2 => Ok(&scalar::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Ok(&crate::avx2::KERNELS),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => Err(KernelError::Unsupported { isa }),
         }
     }
 
@@ -101,6 +104,11 @@ impl Kernels {
             "clip {:?} does not fit a byte; run the convolution wide",
             conv.clip
         );
+        assert!(
+            rows <= conv.geometry.out_rows,
+            "{rows} rows of a convolution that has {}",
+            conv.geometry.out_rows
+        );
         output.assert_holds([rows, conv.geometry.out_cols, conv.geometry.out_channels]);
         self.run(conv, rows, input, Output::Codes(output));
     }
@@ -133,11 +141,6 @@ impl Kernels {
             conv.isa,
             self.isa
         );
-        assert!(
-            rows <= geometry.out_rows,
-            "{rows} rows of a convolution that has {}",
-            geometry.out_rows
-        );
         input.assert_holds(geometry.input_extent(rows));
         // SAFETY: this table exists, so the CPU has the level; the bounds were checked here and by the callers.
         unsafe { conv.kernel.run(geometry, rows, input, output) }
@@ -153,7 +156,7 @@ impl Kernels {
         clip: Clip,
         a: Map<'_>,
         b: Map<'_>,
-        out: MapMut<'_>,
+        mut out: MapMut<'_>,
         extent: [usize; 3],
     ) {
         assert_byte_clip(clip);
@@ -161,18 +164,18 @@ impl Kernels {
         b.assert_holds(extent);
         out.assert_holds(extent);
         // SAFETY: this table exists, so the CPU has the level; the maps hold the extent.
-        unsafe { (self.add)(requant, clip, a, b, out, extent) }
+        unsafe { (self.add)(requant, clip, a, b, &mut out, extent) }
     }
 
     /// Looks every code of `extent` (rows, columns, channels) up.
     ///
     /// # Panics
     /// When a map is too short.
-    pub fn table(&self, table: &Table, input: Map<'_>, out: MapMut<'_>, extent: [usize; 3]) {
+    pub fn table(&self, table: &Table, input: Map<'_>, mut out: MapMut<'_>, extent: [usize; 3]) {
         input.assert_holds(extent);
         out.assert_holds(extent);
         // SAFETY: this table exists, so the CPU has the level; the maps hold the extent.
-        unsafe { (self.table)(table, input, out, extent) }
+        unsafe { (self.table)(table, input, &mut out, extent) }
     }
 
     /// Max-pooling to an output of `extent` (rows, columns, channels).
@@ -187,7 +190,7 @@ impl Kernels {
         window: Window,
         border: Border,
         input: Map<'_>,
-        out: MapMut<'_>,
+        mut out: MapMut<'_>,
         extent: [usize; 3],
     ) {
         let [rows, cols, channels] = extent;
@@ -201,7 +204,7 @@ impl Kernels {
         input.assert_holds([input_rows, input_cols, channels]);
         out.assert_holds(extent);
         // SAFETY: this table exists, so the CPU has the level; the maps hold the extents.
-        unsafe { (self.max_pool)(window, border, input, out, extent) }
+        unsafe { (self.max_pool)(window, border, input, &mut out, extent) }
     }
 
     /// Average pooling to an output of `extent` (rows, columns, channels): `requant` of the sum of each window's codes.
@@ -214,7 +217,7 @@ impl Kernels {
         &self,
         window: Window,
         input: Map<'_>,
-        out: MapMut<'_>,
+        mut out: MapMut<'_>,
         requant: &Requant,
         clip: Clip,
         extent: [usize; 3],
@@ -224,7 +227,7 @@ impl Kernels {
         input.assert_holds(window.input_extent(extent));
         out.assert_holds(extent);
         // SAFETY: this table exists, so the CPU has the level; the maps hold the extents.
-        unsafe { (self.sum_pool)(window, input, out, requant, clip, extent) }
+        unsafe { (self.sum_pool)(window, input, &mut out, requant, clip, extent) }
     }
 
     /// The sum of the codes of each channel over the whole map.

@@ -27,6 +27,8 @@
 //! ```
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod conv;
 mod error;
 mod geometry;

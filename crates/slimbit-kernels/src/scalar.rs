@@ -101,7 +101,7 @@ pub(crate) fn add(
     clip: Clip,
     a: Map<'_>,
     b: Map<'_>,
-    mut out: MapMut<'_>,
+    out: &mut MapMut<'_>,
     [rows, cols, channels]: [usize; 3],
 ) {
     for row in 0..rows {
@@ -119,7 +119,7 @@ pub(crate) fn add(
 pub(crate) fn table(
     table: &Table,
     input: Map<'_>,
-    mut out: MapMut<'_>,
+    out: &mut MapMut<'_>,
     [rows, cols, channels]: [usize; 3],
 ) {
     for row in 0..rows {
@@ -136,7 +136,7 @@ fn max_pool(
     window: Window,
     border: Border,
     input: Map<'_>,
-    mut out: MapMut<'_>,
+    out: &mut MapMut<'_>,
     [rows, cols, channels]: [usize; 3],
 ) {
     for row in 0..rows {
@@ -158,7 +158,7 @@ fn max_pool(
 fn sum_pool(
     window: Window,
     input: Map<'_>,
-    mut out: MapMut<'_>,
+    out: &mut MapMut<'_>,
     requant: &Requant,
     clip: Clip,
     [rows, cols, channels]: [usize; 3],
