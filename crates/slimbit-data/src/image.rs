@@ -81,9 +81,24 @@ pub(crate) fn luma(rgb: &[u8]) -> u8 {
         >> 16) as u8
 }
 
+/// An image of `testdata/pillow`, which Pillow made.
+#[cfg(test)]
+pub(crate) fn from_pillow(name: &str) -> Image {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pillow");
+    crate::formats::folder::decode(&folder.join(format!("{name}.png"))).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grey_equals_pillow() {
+        assert_eq!(
+            from_pillow("input").with_channels(1).as_ref(),
+            &from_pillow("grey")
+        );
+    }
 
     #[test]
     fn shape_must_describe_the_pixels() {

@@ -81,10 +81,11 @@ impl<P: Producer> Prefetch<P> {
             }
             // The queue of a worker that still owes items closes only when it panicked.
             Err(_) => {
-                let panicked = self.workers.swap_remove(self.turn).thread.join();
-                Err(DataError::Worker {
-                    reason: panic_message(panicked.err()),
-                })
+                let reason = match self.workers.swap_remove(self.turn).thread.join() {
+                    Err(payload) => panic_message(&*payload),
+                    Ok(()) => "it ended early".into(),
+                };
+                Err(DataError::Worker { reason })
             }
         }
     }
@@ -119,14 +120,10 @@ fn work<P: Producer>(
     }
 }
 
-fn panic_message(payload: Option<Box<dyn Any + Send>>) -> String {
-    let payload = payload.as_deref();
-    let text = payload.and_then(|p| {
-        p.downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| p.downcast_ref::<String>().cloned())
-    });
-    format!("it panicked: {}", text.as_deref().unwrap_or("no message"))
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 impl<P: Producer> Iterator for Prefetch<P> {

@@ -258,6 +258,38 @@ fn vertical_pass(rows: &[u8], stride: usize, taps: &Taps) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::from_pillow;
+
+    #[test]
+    fn resizing_equals_pillow() {
+        let input = from_pillow("input");
+        for (kernel, filter) in [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic)] {
+            for (width, height) in [(32, 32), (7, 5), (60, 80), (45, 11)] {
+                for (prefix, image) in [("", &input), ("grey-", input.with_channels(1).as_ref())] {
+                    let resized = resize(image, Window::whole(image), height, width, filter);
+                    let name = format!("{prefix}{kernel}-{width}x{height}");
+                    assert!(resized == from_pillow(&name), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cropping_before_or_after_the_passes_is_the_same() {
+        let input = from_pillow("input");
+        let kept = Window {
+            top: 3,
+            left: 11,
+            height: 20,
+            width: 30,
+        };
+        let whole = resize(&input, Window::whole(&input), 29, 61, Filter::Bicubic);
+        let expected = resize(&whole, kept, kept.height, kept.width, Filter::Bicubic);
+        assert_eq!(
+            resize_then_crop(&input, (29, 61), kept, Filter::Bicubic),
+            expected
+        );
+    }
 
     fn ramp(height: usize, width: usize) -> Image {
         let pixels = (0..height * width).map(|i| (i * 37 % 251) as u8).collect();

@@ -126,6 +126,35 @@ fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::from_pillow;
+
+    fn assert_equals_pillow(name: &str, change: impl FnOnce(&mut Image)) {
+        let mut image = from_pillow("input");
+        change(&mut image);
+        assert!(image == from_pillow(name), "{name}");
+    }
+
+    #[test]
+    fn enhancements_equal_pillow() {
+        for (name, factor) in [("0.0", 0.0), ("0.63", 0.63), ("1.4", 1.4)] {
+            assert_equals_pillow(&format!("brightness-{name}"), |image| {
+                adjust_brightness(image, factor);
+            });
+            assert_equals_pillow(&format!("contrast-{name}"), |image| {
+                adjust_contrast(image, factor);
+            });
+            assert_equals_pillow(&format!("saturation-{name}"), |image| {
+                adjust_saturation(image, factor);
+            });
+        }
+    }
+
+    #[test]
+    fn hue_equals_pillow() {
+        for (name, turns) in [("-0.5", -0.5), ("-0.07", -0.07), ("0.0", 0.0), ("0.1", 0.1)] {
+            assert_equals_pillow(&format!("hue-{name}"), |image| shift_hue(image, turns));
+        }
+    }
 
     #[test]
     fn blends_truncate_and_saturate() {

@@ -39,7 +39,7 @@ impl Variant {
             Some(name) if name.starts_with("data_batch") || name.starts_with("test_batch") => {
                 &CIFAR10
             }
-            _ if bytes % CIFAR100.record() == 0 => &CIFAR100,
+            _ if bytes.is_multiple_of(CIFAR100.record()) => &CIFAR100,
             _ => &CIFAR10,
         }
     }
@@ -89,7 +89,7 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Pixels, DataError> {
     for path in files {
         let bytes = fs::read(path).map_err(|error| DataError::io(path, error))?;
         let variant = Variant::of(path, bytes.len());
-        if bytes.is_empty() || bytes.len() % variant.record() != 0 {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(variant.record()) {
             let reason = format!(
                 "its {} bytes are not whole records of {}",
                 bytes.len(),

@@ -19,7 +19,7 @@ pub(crate) fn is_image_file(name: &str) -> bool {
 }
 
 /// The image file of a split among the file names of a folder; without a split, the training images or what there is.
-pub(crate) fn image_file<'a>(names: &'a [String], split: Option<Split>) -> Option<&'a String> {
+pub(crate) fn image_file(names: &[String], split: Option<Split>) -> Option<&String> {
     let find = |markers: &[&str]| {
         let belongs = |name: &&String| markers.iter().any(|marker| name.contains(marker));
         names
