@@ -3,6 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use slimbit_graph::GraphError;
+use slimbit_kernels::KernelError;
 
 /// What can go wrong between a file and its outputs.
 #[derive(Debug)]
@@ -58,10 +59,7 @@ pub enum EngineError {
         found: usize,
     },
     /// An instruction set that this processor does not have.
-    Isa {
-        /// The instruction set.
-        wanted: String,
-    },
+    Isa(KernelError),
     /// A model that needs more memory than there is.
     Memory {
         /// Bytes asked for.
@@ -125,10 +123,7 @@ impl fmt::Display for EngineError {
                 f,
                 "an image of {found} bytes; this model takes {wanted} (rows · columns · channels)"
             ),
-            Self::Isa { wanted } => write!(
-                f,
-                "this processor does not have `{wanted}`; leave SLIMBIT_ISA unset to use the best"
-            ),
+            Self::Isa(error) => write!(f, "{error}; leave SLIMBIT_ISA unset to use the best"),
             Self::Memory { bytes } => write!(
                 f,
                 "{bytes} bytes for activations are more than there is; use a narrower point"
@@ -143,6 +138,7 @@ impl std::error::Error for EngineError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Graph(error) => Some(error),
+            Self::Isa(error) => Some(error),
             _ => None,
         }
     }

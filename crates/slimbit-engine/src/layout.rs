@@ -141,6 +141,14 @@ pub(crate) fn window(graph: &Graph, stage: &Stage, input: Layout) -> Option<Pool
     }
 }
 
+/// The step of a parameter-free shortcut; 1 for any other stage.
+pub(crate) fn shortcut_stride(graph: &Graph, stage: &Stage) -> usize {
+    match graph.node(stage.node).op {
+        Op::PadShortcut { stride, .. } => stride,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,9 @@ use crate::{
 /// Largest shift: leaves the sum a sign bit (as `slimbit_num`'s solvers do).
 const MAX_SHIFT: u8 = 62;
 
+/// Most codes that a 32-bit sum of a window takes, as `slimbit_kernels` limits it.
+const MAX_WINDOW: usize = 1 << 23;
+
 /// Codes of a wide linear output.
 const WIDE: Clip = Clip::signed(16);
 
@@ -420,18 +423,22 @@ impl<'a> PointCheck<'a> {
         let input = self.layouts[stage.inputs[0]];
         let codes = window(self.model.graph(), stage, input)
             .and_then(|pool| pool.kernel[0].checked_mul(pool.kernel[1]))
-            .and_then(|codes| codes.checked_mul(255))
-            .filter(|&sum| i32::try_from(sum).is_ok());
-        let Some(sum) = codes else {
-            return self.bad(index, "a window too large for a 32-bit sum");
+            .filter(|&codes| codes <= MAX_WINDOW);
+        let Some(codes) = codes else {
+            return self.bad(
+                index,
+                "a window of more than 2^23 codes, whose sum could overflow",
+            );
         };
         if let Arithmetic::Pool { requant, .. } = &made.arithmetic {
-            let sum = self
-                .operand(index)?
-                .map_or(sum, |quant| sum / 255 * quant.clip().hi as usize);
+            let range = code_range(self.model.stages(), &self.point.stages, stage.inputs[0]);
+            let [lo, hi] = [range.lo, range.hi].map(|code| i64::from(code) * codes as i64);
             let acc = requant.acc;
-            if acc.lo > 0 || acc.hi < sum as i64 {
-                let what = format!("sums [{}, {}], but a window reaches {sum}", acc.lo, acc.hi);
+            if acc.lo > lo || acc.hi < hi {
+                let what = format!(
+                    "sums [{}, {}], but windows reach [{lo}, {hi}]",
+                    acc.lo, acc.hi
+                );
                 return self.bad(index, what);
             }
         }
@@ -445,14 +452,17 @@ pub fn code_range(stages: &[Stage], made: &[StageModel], index: usize) -> Clip {
     let OutputQuant::Codes(quant) = made[index].output else {
         return Clip::signed(32);
     };
-    let zero = i32::from(quant.zero_point);
-    let range = match &made[index].arithmetic {
-        Arithmetic::Channels { clip, .. }
-        | Arithmetic::Add { clip, .. }
-        | Arithmetic::Pool { clip, .. } => *clip,
-        Arithmetic::Input | Arithmetic::Tables(_) => quant.clip(),
-        Arithmetic::Copy => code_range(stages, made, stages[index].inputs[0]),
+    let mut origin = index;
+    let range = loop {
+        match &made[origin].arithmetic {
+            Arithmetic::Channels { clip, .. }
+            | Arithmetic::Add { clip, .. }
+            | Arithmetic::Pool { clip, .. } => break *clip,
+            Arithmetic::Input | Arithmetic::Tables(_) => break quant.clip(),
+            Arithmetic::Copy => origin = stages[origin].inputs[0],
+        }
     };
+    let zero = i32::from(quant.zero_point);
     Clip {
         lo: range.lo.min(zero),
         hi: range.hi.max(zero),
