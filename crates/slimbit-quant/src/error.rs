@@ -1,0 +1,121 @@
+use std::fmt;
+
+use slimbit_engine::EngineError;
+use slimbit_graph::{GraphError, Point};
+use slimbit_num::{AccumulatorOverflow, SolveError};
+
+/// Why a network could not be calibrated or lowered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum QuantError {
+    /// The graph or its parameters.
+    Graph(GraphError),
+    /// Means or deviations that say nothing about this network's pixels.
+    Normalisation(String),
+    /// Calibration images that do not fit the network, or none at all.
+    Images(String),
+    /// A point without usable statistics.
+    Statistics {
+        /// The point.
+        point: Point,
+        /// The stage or batch-norm node.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// No integer form equals the rescaling of a stage.
+    Unsolved {
+        /// The point.
+        point: Point,
+        /// The stage.
+        stage: String,
+        /// The output channel, where the stage has one rescaling per channel.
+        channel: Option<usize>,
+        /// Why.
+        source: SolveError,
+    },
+    /// A channel's sum could leave 32 bits.
+    Overflow {
+        /// The point.
+        point: Point,
+        /// The stage.
+        stage: String,
+        /// The output channel.
+        channel: usize,
+        /// How far it reaches.
+        source: AccumulatorOverflow,
+    },
+    /// The engine refuses the result.
+    Engine(EngineError),
+}
+
+impl fmt::Display for QuantError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Graph(error) => write!(f, "network: {error}"),
+            Self::Normalisation(what) => write!(f, "normalisation of the pixels: {what}"),
+            Self::Images(what) => write!(f, "calibration images: {what}"),
+            Self::Statistics { point, name, what } => {
+                write!(
+                    f,
+                    "statistics of `{name}` at {point}: {what}; calibrate this point again"
+                )
+            }
+            Self::Unsolved {
+                point,
+                stage,
+                channel: Some(channel),
+                source,
+            } => {
+                write!(
+                    f,
+                    "stage `{stage}`, channel {channel}, at {point}: {source}"
+                )
+            }
+            Self::Unsolved {
+                point,
+                stage,
+                channel: None,
+                source,
+            } => {
+                write!(f, "stage `{stage}` at {point}: {source}")
+            }
+            Self::Overflow {
+                point,
+                stage,
+                channel,
+                source,
+            } => {
+                write!(
+                    f,
+                    "stage `{stage}`, channel {channel}, at {point}: {source}"
+                )
+            }
+            Self::Engine(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for QuantError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Graph(error) => Some(error),
+            Self::Unsolved { source, .. } => Some(source),
+            Self::Overflow { source, .. } => Some(source),
+            Self::Engine(error) => Some(error),
+            Self::Normalisation(_) | Self::Images(_) | Self::Statistics { .. } => None,
+        }
+    }
+}
+
+impl From<GraphError> for QuantError {
+    fn from(error: GraphError) -> Self {
+        Self::Graph(error)
+    }
+}
+
+impl From<EngineError> for QuantError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
