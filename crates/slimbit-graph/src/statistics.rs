@@ -14,7 +14,8 @@ pub struct Range {
 }
 
 /// What calibration measures for one point: everything, besides the weights, that lowering needs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PointStatistics {
     /// The point.
     pub point: Point,
