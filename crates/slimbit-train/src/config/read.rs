@@ -1,0 +1,295 @@
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Preset, TrainConfig};
+use crate::TrainError;
+
+impl TrainConfig {
+    /// Reads a TOML file and lays `key=value` overrides over it.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] where the file cannot be read; otherwise as [`TrainConfig::from_toml`].
+    pub fn load(path: &Path, overrides: &[impl AsRef<str>]) -> Result<Self, TrainError> {
+        let text = fs::read_to_string(path).map_err(|e| TrainError::io("read", path, e))?;
+        read(&path.display().to_string(), &text, overrides)
+    }
+
+    /// Reads TOML text and lays `key=value` overrides with dotted keys over it. What neither names has the value of
+    /// the preset.
+    ///
+    /// # Errors
+    /// [`TrainError::UnknownKey`] with the nearest existing key, [`TrainError::ConfigSyntax`], and what
+    /// [`TrainConfig::validate`] finds.
+    pub fn from_toml(text: &str, overrides: &[impl AsRef<str>]) -> Result<Self, TrainError> {
+        read("config", text, overrides)
+    }
+
+    /// Every setting as TOML; [`TrainConfig::from_toml`] reads it back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings hold nothing that TOML cannot")
+    }
+}
+
+fn read(
+    origin: &str,
+    text: &str,
+    overrides: &[impl AsRef<str>],
+) -> Result<TrainConfig, TrainError> {
+    let syntax = |what: String| TrainError::ConfigSyntax {
+        origin: origin.to_owned(),
+        what,
+    };
+    let file: Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| syntax(one_line(&e.to_string())))?;
+    let known = table_of(&TrainConfig::default());
+    check_keys(origin, &file, &known, "")?;
+
+    let mut asked = file;
+    for text in overrides {
+        apply(&mut asked, text.as_ref(), &known)?;
+    }
+    let preset = match asked.get("preset") {
+        Some(value) => Preset::deserialize(value.clone())
+            .map_err(|e| TrainError::value("preset", one_line(e.message())))?,
+        None => Preset::default(),
+    };
+    let mut settings = table_of(&TrainConfig::preset(preset));
+    overlay(&mut settings, asked);
+    let config: TrainConfig = serde_path_to_error::deserialize(Value::Table(settings))
+        .map_err(|e| TrainError::value(e.path().to_string(), one_line(e.inner().message())))?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn table_of(config: &TrainConfig) -> Table {
+    Table::try_from(config).expect("settings hold nothing that TOML cannot")
+}
+
+/// A parser's message without the drawing of the place, which spans lines.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn check_keys(origin: &str, asked: &Table, known: &Table, prefix: &str) -> Result<(), TrainError> {
+    for (key, value) in asked {
+        let path = format!("{prefix}{key}");
+        match (known.get(key), value) {
+            (None, _) => return Err(unknown(origin, path)),
+            (Some(Value::Table(known)), Value::Table(value)) => {
+                check_keys(origin, value, known, &format!("{path}."))?;
+            }
+            (Some(Value::Table(_)), _) => {
+                return Err(TrainError::value(
+                    path,
+                    format!("{value} is not a table of settings"),
+                ));
+            }
+            (Some(_), _) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sets one `dotted.key=value`. A value that is not TOML, or that stands where text is wanted, is taken as text.
+fn apply(asked: &mut Table, text: &str, known: &Table) -> Result<(), TrainError> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(TrainError::ConfigSyntax {
+            origin: "override".to_owned(),
+            what: format!("`{text}` is not of the form key=value"),
+        });
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let default = lookup(known, key).ok_or_else(|| unknown("override", key.to_owned()))?;
+    let text_value = || Value::String(value.trim_matches('"').to_owned());
+    let value = match value.parse::<Value>() {
+        _ if default.is_str() => text_value(),
+        Ok(value) => value,
+        Err(_) => text_value(),
+    };
+    if default.is_table() {
+        return Err(TrainError::value(key, "is a table; set one of its entries"));
+    }
+    let mut path: Vec<&str> = key.split('.').collect();
+    let last = path.pop().unwrap_or(key);
+    let mut table = asked;
+    for part in path {
+        let entry = table
+            .entry(part)
+            .or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = entry else {
+            return Err(TrainError::value(
+                key,
+                format!("`{part}` is not a table of settings"),
+            ));
+        };
+        table = inner;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn lookup<'a>(known: &'a Table, key: &str) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let first = known.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.as_table()?.get(part))
+}
+
+fn overlay(settings: &mut Table, asked: Table) {
+    for (key, value) in asked {
+        match (settings.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(value)) => overlay(inner, value),
+            (_, value) => {
+                settings.insert(key, value);
+            }
+        }
+    }
+}
+
+fn unknown(origin: &str, key: String) -> TrainError {
+    let mut keys = Vec::new();
+    collect_keys(&table_of(&TrainConfig::default()), "", &mut keys);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let nearest = keys
+        .into_iter()
+        .map(|known| {
+            // A right name in the wrong place counts as one mistake.
+            let moved = strsim::damerau_levenshtein(&last(&key), &last(&known)) + 1;
+            (strsim::damerau_levenshtein(&key, &known).min(moved), known)
+        })
+        .min();
+    let tolerated = 1 + last(&key).chars().count() / 3;
+    let nearest = nearest
+        .filter(|(distance, _)| *distance <= tolerated)
+        .map(|(_, known)| known);
+    TrainError::UnknownKey {
+        origin: origin.to_owned(),
+        key,
+        nearest,
+    }
+}
+
+fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            collect_keys(inner, &format!("{path}."), keys);
+        }
+        keys.push(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Course, Loss};
+
+    const NONE: &[&str] = &[];
+
+    #[test]
+    fn settings_survive_toml() {
+        for preset in [
+            Preset::Combined,
+            Preset::Us3l,
+            Preset::Ssql,
+            Preset::SsqlSimsiam,
+        ] {
+            let config = TrainConfig::preset(preset);
+            assert_eq!(
+                TrainConfig::from_toml(&config.to_toml(), NONE).unwrap(),
+                config
+            );
+        }
+    }
+
+    #[test]
+    fn the_file_is_laid_over_the_preset_and_overrides_over_the_file() {
+        let text = "preset = \"ssql\"\n[optim]\nlr = 0.2\n[objective]\nbase_loss = \"infonce\"\nhead = \"none\"";
+        let overrides = [
+            "optim.lr=0.1",
+            "objective.widths.schedule=static",
+            "data.path = a b/c",
+        ];
+        let config = TrainConfig::from_toml(text, &overrides).unwrap();
+        assert_eq!(config.optim.lr, 0.1);
+        assert_eq!(config.optim.weight_decay, 5e-4);
+        assert_eq!(config.objective.base_loss, Loss::InfoNce);
+        assert_eq!(config.objective.widths.schedule, Course::Static);
+        assert_eq!(config.data.path, Path::new("a b/c"));
+    }
+
+    #[test]
+    fn an_override_may_name_the_preset_and_text_that_looks_like_a_number() {
+        let config = TrainConfig::from_toml("", &["preset=us3l", "data.path=2024"]).unwrap();
+        assert_eq!(config.preset, Preset::Us3l);
+        assert_eq!(config.data.path, Path::new("2024"));
+    }
+
+    #[test]
+    fn mistakes_are_named_where_they_are() {
+        for (text, overrides, message) in [
+            (
+                "epoch = 3",
+                NONE,
+                "config: there is no setting `epoch`; did you mean `epochs`?",
+            ),
+            (
+                "lr = 0.1",
+                NONE,
+                "config: there is no setting `lr`; did you mean `optim.lr`?",
+            ),
+            (
+                "[objective.bits]\nwieght = [2, 8]",
+                NONE,
+                "config: there is no setting `objective.bits.wieght`; did you mean `objective.bits.weight`?",
+            ),
+            ("zebra = 1", NONE, "config: there is no setting `zebra`"),
+            (
+                "optim = 3",
+                NONE,
+                "setting `optim`: 3 is not a table of settings",
+            ),
+            (
+                "",
+                &["optim.learning=1"],
+                "override: there is no setting `optim.learning`",
+            ),
+            (
+                "",
+                &["epochs"],
+                "override: `epochs` is not of the form key=value",
+            ),
+            (
+                "",
+                &["optim=1"],
+                "setting `optim`: is a table; set one of its entries",
+            ),
+            (
+                "epochs = \"ten\"",
+                NONE,
+                "setting `epochs`: invalid type: string \"ten\", expected u64",
+            ),
+        ] {
+            let error = TrainConfig::from_toml(text, overrides).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+        let error = TrainConfig::from_toml("epochs = = 3", NONE)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("line 1"), "{error}");
+        let error = TrainConfig::from_toml("", &["objective.base_loss=hinge"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("objective.base_loss") && error.contains("infonce"),
+            "{error}"
+        );
+        let error = TrainConfig::from_toml("preset = \"us4l\"", NONE)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("us3l"), "{error}");
+    }
+}

@@ -1,0 +1,259 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic::write_atomically;
+use crate::checkpoint::Checkpoints;
+use crate::tensorboard::EventFile;
+use crate::{TrainConfig, TrainError};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const LOG: &str = "log.txt";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// What one network of an iteration did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// Width multiplier.
+    pub width: f64,
+    /// Bits of weights and activations; `None` is float.
+    pub bits: Option<[u8; 2]>,
+    /// Its loss.
+    pub loss: f64,
+    /// Standard deviation of the L2-normalised backbone features over the batch, averaged over the dimensions, times
+    /// the square root of their number: about 1 where directions are spread evenly, 0 where the network has collapsed.
+    pub feature_std: f64,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The iteration, from 0.
+    pub step: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The learning rate.
+    pub lr: f64,
+    /// The base network first, then students.
+    pub networks: Vec<NetworkRecord>,
+    /// Training images per second of this iteration, data loading included.
+    pub images_per_second: f64,
+}
+
+impl StepRecord {
+    fn scalars(&self) -> impl Iterator<Item = (String, f64)> {
+        let of = |name: String, network: &NetworkRecord| {
+            [
+                (format!("loss/{name}"), network.loss),
+                (format!("feature_std/{name}"), network.feature_std),
+            ]
+        };
+        // Widths and bits vary from step to step: a curve per position, not per network.
+        let networks =
+            self.networks
+                .iter()
+                .enumerate()
+                .flat_map(move |(index, network)| match index {
+                    0 => of("base".to_owned(), network),
+                    _ => of(format!("student{index}"), network),
+                });
+        [
+            ("lr".to_owned(), self.lr),
+            ("images_per_second".to_owned(), self.images_per_second),
+        ]
+        .into_iter()
+        .chain(networks)
+    }
+}
+
+/// The folder of one run: `config.toml` (every setting), `metrics.jsonl` (a line per logged iteration), TensorBoard
+/// events, `log.txt`, and `checkpoints/`.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes the folder of a new run and writes its settings.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDir`] where there is a run already; [`TrainError::Io`].
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
+        let run = Self {
+            path: path.to_owned(),
+        };
+        if run.file(CONFIG).exists() {
+            return Err(TrainError::RunDir {
+                path: run.path,
+                what: "holds a run already; resume it, or choose another folder".to_owned(),
+            });
+        }
+        let folder = run.file(CHECKPOINTS);
+        fs::create_dir_all(&folder).map_err(|e| TrainError::io("make the folder", &folder, e))?;
+        write_atomically(&run.file(CONFIG), config.to_toml().as_bytes())?;
+        Ok(run)
+    }
+
+    /// The folder of an earlier run, and its settings.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDir`] where there is no run; what reading its settings gives.
+    pub fn open(path: &Path) -> Result<(Self, TrainConfig), TrainError> {
+        let run = Self {
+            path: path.to_owned(),
+        };
+        if !run.file(CONFIG).exists() {
+            return Err(TrainError::RunDir {
+                path: run.path,
+                what: format!("has no {CONFIG}; start a run there before resuming it"),
+            });
+        }
+        let config = TrainConfig::load(&run.file(CONFIG), &[""; 0])?;
+        Ok((run, config))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoints, of which `keep` are kept.
+    pub fn checkpoints(&self, keep: usize) -> Checkpoints {
+        Checkpoints::new(self.file(CHECKPOINTS), keep)
+    }
+
+    /// The lines of `metrics.jsonl`, oldest first. A last line that was cut off is left out.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] where the file is there and cannot be read.
+    pub fn metrics(&self) -> Result<Vec<StepRecord>, TrainError> {
+        let path = self.file(METRICS);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).map_err(|e| TrainError::io("read", &path, e))?;
+        Ok(text
+            .lines()
+            .map_while(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// The open logs of a run.
+pub(crate) struct Recorder {
+    metrics: (PathBuf, File),
+    log: (PathBuf, File),
+    events: EventFile,
+    started: Instant,
+}
+
+impl Recorder {
+    /// Opens the logs of a run that goes on after `step` iterations, and removes what a killed process wrote about
+    /// later ones, so that no iteration is told twice.
+    pub(crate) fn open(run: &RunDir, step: u64) -> Result<Self, TrainError> {
+        let mut kept = String::new();
+        for record in run.metrics()?.iter().filter(|record| record.step < step) {
+            kept += &json_line(record);
+        }
+        let metrics = run.file(METRICS);
+        write_atomically(&metrics, kept.as_bytes())?;
+        Ok(Self {
+            events: EventFile::create(run.path(), step)?,
+            metrics: open_to_append(metrics)?,
+            log: open_to_append(run.file(LOG))?,
+            started: Instant::now(),
+        })
+    }
+
+    /// Appends a line to `metrics.jsonl` and an event to TensorBoard's file.
+    pub(crate) fn record(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        append(&mut self.metrics, &json_line(record))?;
+        self.events.scalars(record.step, record.scalars())
+    }
+
+    /// Appends a line to `log.txt`, with the seconds since this process began to train.
+    pub(crate) fn log(&mut self, line: &str) -> Result<(), TrainError> {
+        log::info!("{line}");
+        let seconds = self.started.elapsed().as_secs_f64();
+        append(&mut self.log, &format!("[{seconds:9.1} s] {line}\n"))
+    }
+}
+
+fn json_line(record: &StepRecord) -> String {
+    serde_json::to_string(record).expect("numbers are JSON") + "\n"
+}
+
+fn open_to_append(path: PathBuf) -> Result<(PathBuf, File), TrainError> {
+    match OpenOptions::new().create(true).append(true).open(&path) {
+        Ok(file) => Ok((path, file)),
+        Err(error) => Err(TrainError::io("write", &path, error)),
+    }
+}
+
+fn append((path, file): &mut (PathBuf, File), text: &str) -> Result<(), TrainError> {
+    file.write_all(text.as_bytes())
+        .map_err(|e| TrainError::io("write", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64) -> StepRecord {
+        let network = NetworkRecord {
+            width: 1.0,
+            bits: Some([4, 8]),
+            loss: 0.1,
+            feature_std: 0.5,
+        };
+        StepRecord {
+            step,
+            epoch: 0,
+            lr: 0.1,
+            networks: vec![network],
+            images_per_second: 1e3,
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_tells_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::create(folder.path(), &TrainConfig::default()).unwrap();
+        let mut recorder = Recorder::open(&run, 0).unwrap();
+        (0..5).for_each(|step| recorder.record(&record(step)).unwrap());
+        append(&mut recorder.metrics, "{\"step\":5,\"epo").unwrap();
+        drop(recorder);
+
+        let mut recorder = Recorder::open(&run, 3).unwrap();
+        (3..6).for_each(|step| recorder.record(&record(step)).unwrap());
+        assert_eq!(
+            run.metrics().unwrap(),
+            (0..6).map(record).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_run_is_neither_overwritten_nor_invented() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = RunDir::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("has no config.toml"), "{error}");
+        let config = TrainConfig {
+            epochs: 3,
+            ..TrainConfig::default()
+        };
+        RunDir::create(folder.path(), &config).unwrap();
+        let error = RunDir::create(folder.path(), &config)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("resume it"), "{error}");
+        assert_eq!(RunDir::open(folder.path()).unwrap().1, config);
+    }
+}

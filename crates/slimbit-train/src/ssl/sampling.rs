@@ -1,0 +1,338 @@
+use std::fmt;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use slimbit_graph::Width;
+
+use crate::config::{BitsConfig, Course, ObjectiveConfig, WidthsConfig};
+
+/// Bits of a weight and of an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitPair {
+    /// Bits of a weight, 2..=8.
+    pub weight: u8,
+    /// Bits of an activation, 4..=8.
+    pub act: u8,
+}
+
+/// A degraded view of the weights: narrower, quantised, or both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Student {
+    /// Width multiplier.
+    pub width: Width,
+    /// Bits; `None` is float.
+    pub bits: Option<BitPair>,
+}
+
+impl fmt::Display for Student {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}x ", self.width.get())?;
+        match self.bits {
+            Some(BitPair { weight, act }) => write!(f, "W{weight}A{act}"),
+            None => f.write_str("FP"),
+        }
+    }
+}
+
+/// The networks of one iteration: a float base, then students.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Networks {
+    /// Width of the base: 1, unless sandwich sampling is off.
+    pub base: Width,
+    /// Students, in the order in which they are trained: widths descending.
+    pub students: Vec<Student>,
+}
+
+impl Networks {
+    /// Draws the networks of iteration `step`, which lies in the given quarter (0 to 3) of the run.
+    ///
+    /// A function of its arguments alone: every worker, and a run that was killed and resumed, draws the same.
+    ///
+    /// The widths are US3L's (spec section 3.5). Each student draws its own bits. Where bits are in play, one
+    /// student is the full-width network (spec section 5.2): always while there is no narrow one, else with
+    /// probability `full_width`, in place of one of them.
+    pub fn draw(objective: &ObjectiveConfig, seed: u64, step: u64, quarter: usize) -> Self {
+        let rng = &mut stream(seed, step);
+        let mut widths = draw_widths(&objective.widths, quarter, rng).into_iter();
+        let base = widths.next().expect("at least one width is drawn");
+        let mut narrow: Vec<Width> = widths.collect();
+        let bits = &objective.bits;
+        if !bits.enabled {
+            let students = narrow
+                .into_iter()
+                .map(|width| Student { width, bits: None });
+            return Self {
+                base,
+                students: students.collect(),
+            };
+        }
+        let replaced = match narrow.len() {
+            0 => {
+                narrow.push(Width::FULL);
+                Some(0)
+            }
+            count => rng
+                .random_bool(bits.full_width)
+                .then(|| rng.random_range(0..count)),
+        };
+        let mut students: Vec<Student> = narrow
+            .into_iter()
+            .enumerate()
+            .map(|(index, width)| {
+                if replaced == Some(index) {
+                    let pair = draw_bits(bits, Width::FULL, quarter, rng);
+                    return Student {
+                        width: Width::FULL,
+                        bits: Some(pair),
+                    };
+                }
+                let float = rng.random_bool(bits.float);
+                let pair = draw_bits(bits, width, quarter, rng);
+                Student {
+                    width,
+                    bits: (!float).then_some(pair),
+                }
+            })
+            .collect();
+        students.sort_by(|a, b| b.width.get().total_cmp(&a.width.get()));
+        Self { base, students }
+    }
+}
+
+/// The generator of one iteration. Seed and step *are* the ChaCha8 key; the third word tells this stream from the
+/// loader's, which are keyed in the same way.
+fn stream(seed: u64, step: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    for (bytes, word) in key
+        .chunks_exact_mut(8)
+        .zip([seed, step, u64::MAX, u64::MAX - 1])
+    {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
+}
+
+/// The smallest width in a quarter (0 to 3) of the run.
+fn smallest_width(widths: &WidthsConfig, quarter: usize) -> f64 {
+    match (widths.schedule, quarter) {
+        (Course::Static, _) => widths.min,
+        (Course::Dynamic, 0) => 1.0,
+        (Course::Dynamic, q) => widths.min + (3 - q) as f64 * (1.0 - widths.min) / 3.0,
+    }
+}
+
+/// The widths of an iteration, descending. The reference's loop prepends the sandwich's ends again for every further
+/// draw, which trains them twice or more for N >= 4 and fails for N = 2 (spec section 3.15, 1); here they occur once.
+fn draw_widths(widths: &WidthsConfig, quarter: usize, rng: &mut impl Rng) -> Vec<Width> {
+    let low = smallest_width(widths, quarter);
+    if widths.per_step == 1 || low >= 1.0 {
+        return vec![Width::FULL];
+    }
+    let ends: &[f64] = if widths.sandwich { &[1.0, low] } else { &[] };
+    let mut drawn = ends.to_vec();
+    drawn.extend((ends.len()..widths.per_step).map(|_| rng.random_range(low..=1.0)));
+    drawn.sort_by(|a, b| b.total_cmp(a));
+    let width = |w| Width::new(w).expect("drawn between the smallest width and 1");
+    drawn.into_iter().map(width).collect()
+}
+
+fn draw_bits(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng) -> BitPair {
+    let [mut weight, mut act] = [bits.weight[0], bits.act[0]];
+    if bits.schedule == Course::Dynamic {
+        weight = weight.max([6, 4, 3, 2][quarter]);
+        act = act.max([6, 5, 4, 4][quarter]);
+    }
+    if width.get() < bits.narrow_width {
+        weight = weight.max(bits.narrow_weight);
+    }
+    let mut draw = |low: u8, high: u8| rng.random_range(low.min(high)..=high);
+    BitPair {
+        weight: draw(weight, bits.weight[1]),
+        act: draw(act, bits.act[1]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Pace, Preset, ScheduleConfig, TrainConfig};
+    use crate::schedule::Timeline;
+
+    fn objective(preset: Preset) -> ObjectiveConfig {
+        TrainConfig::preset(preset).objective
+    }
+
+    fn widths(networks: &Networks) -> Vec<f64> {
+        let students = networks.students.iter().map(|s| s.width.get());
+        [networks.base.get()].into_iter().chain(students).collect()
+    }
+
+    /// U2.
+    #[test]
+    fn the_sandwich_widens_quarter_by_quarter() {
+        for epochs in [400, 50, 30] {
+            let schedule = ScheduleConfig {
+                per: Pace::Epoch,
+                warmup: 0,
+            };
+            let timeline = Timeline::new(schedule, epochs, 2);
+            let mut lows = Vec::new();
+            for step in 0..timeline.steps() {
+                let quarter = timeline.quarter(step);
+                let drawn = widths(&Networks::draw(&objective(Preset::Us3l), 1, step, quarter));
+                let low = *drawn.last().unwrap();
+                if lows.last() != Some(&low) {
+                    lows.push(low);
+                }
+                match quarter {
+                    0 => assert_eq!(drawn, [1.0]),
+                    _ => {
+                        let [high, middle, low] = drawn[..] else {
+                            panic!("{drawn:?}")
+                        };
+                        assert_eq!(high, 1.0);
+                        assert!((low..=1.0).contains(&middle));
+                    }
+                }
+            }
+            assert_eq!(lows, [1.0, 0.75, 0.5, 0.25], "{epochs} epochs");
+        }
+    }
+
+    #[test]
+    fn any_number_of_widths_has_each_end_once() {
+        for per_step in 2..8 {
+            let mut objective = objective(Preset::Us3l);
+            objective.widths.per_step = per_step;
+            for step in 0..50 {
+                let drawn = widths(&Networks::draw(&objective, 3, step, 3));
+                assert_eq!(drawn.len(), per_step);
+                assert!(drawn.is_sorted_by(|a, b| a >= b));
+                assert_eq!(drawn.iter().filter(|&&w| w == 1.0).count(), 1);
+                assert_eq!(drawn.iter().filter(|&&w| w == 0.25).count(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_sandwich_the_largest_draw_is_the_base() {
+        let mut objective = objective(Preset::Us3l);
+        objective.widths.sandwich = false;
+        let bases: Vec<f64> = (0..400)
+            .map(|step| widths(&Networks::draw(&objective, 3, step, 3))[0])
+            .collect();
+        assert!(bases.iter().all(|&w| w < 1.0));
+        // The largest of three uniform draws from [1/4, 1] has the mean 1/4 + 3/4 * 3/4.
+        let mean = bases.iter().sum::<f64>() / 400.0;
+        assert!((mean - 0.8125).abs() < 0.03, "{mean}");
+    }
+
+    /// U14: there is no state that a worker, its thread or a restart could bring along.
+    #[test]
+    fn draws_depend_on_seed_and_step_only() {
+        let objective = objective(Preset::Combined);
+        let draw = |seed, step| Networks::draw(&objective, seed, step, 3);
+        let forwards: Vec<Networks> = (0..100).map(|step| draw(7, step)).collect();
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let objective = objective.clone();
+                std::thread::spawn(move || {
+                    let back = (0..100)
+                        .rev()
+                        .map(|step| Networks::draw(&objective, 7, step, 3));
+                    back.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for worker in workers {
+            let mut drawn = worker.join().unwrap();
+            drawn.reverse();
+            assert_eq!(drawn, forwards);
+        }
+        let others: Vec<Networks> = (0..100).map(|step| draw(8, step)).collect();
+        assert!(forwards.iter().zip(&others).filter(|(a, b)| a == b).count() < 5);
+        assert!(
+            forwards
+                .windows(2)
+                .filter(|pair| pair[0] == pair[1])
+                .count()
+                < 5
+        );
+    }
+
+    #[test]
+    fn ssql_draws_every_pair_of_bits_equally_often() {
+        let objective = objective(Preset::Ssql);
+        let mut counts = [[0; 9]; 9];
+        for step in 0..7000 {
+            let networks = Networks::draw(&objective, 5, step, (step / 1750) as usize);
+            let [
+                Student {
+                    width,
+                    bits: Some(bits),
+                },
+            ] = networks.students[..]
+            else {
+                panic!("{networks:?}");
+            };
+            assert_eq!((networks.base, width), (Width::FULL, Width::FULL));
+            counts[usize::from(bits.weight)][usize::from(bits.act)] += 1;
+        }
+        for (weight, row) in counts.iter().enumerate() {
+            for (act, &count) in row.iter().enumerate() {
+                let expected = if weight >= 2 && act >= 4 {
+                    200.0
+                } else {
+                    0.0_f64
+                };
+                let deviation = (f64::from(count) - expected).abs();
+                assert!(
+                    deviation <= 5.0 * expected.sqrt(),
+                    "W{weight}A{act}: {count}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn combined_students_have_the_stated_probabilities() {
+        let objective = objective(Preset::Combined);
+        let (mut full, mut float, mut narrow) = (0, 0, 0);
+        for step in 0..4000 {
+            let networks = Networks::draw(&objective, 5, step, 3);
+            assert_eq!(networks.students.len(), 2);
+            for student in &networks.students {
+                if student.width == Width::FULL {
+                    assert!(student.bits.is_some());
+                    full += 1;
+                } else {
+                    narrow += 1;
+                    float += u32::from(student.bits.is_none());
+                }
+            }
+        }
+        assert!((f64::from(full) / 4000.0 - 0.5).abs() < 0.04, "{full}");
+        assert!(
+            (f64::from(float) / f64::from(narrow) - 0.25).abs() < 0.03,
+            "{float} of {narrow}"
+        );
+    }
+
+    #[test]
+    fn bits_fall_with_the_quarters_and_narrow_networks_have_a_floor() {
+        let mut objective = objective(Preset::Combined);
+        objective.bits.narrow_weight = 4;
+        for (quarter, weight, act) in [(0, 6, 6), (1, 4, 5), (2, 3, 4), (3, 2, 4)] {
+            let pairs: Vec<(f64, BitPair)> = (0..600)
+                .flat_map(|step| Networks::draw(&objective, 9, step, quarter).students)
+                .filter_map(|s| Some((s.width.get(), s.bits?)))
+                .collect();
+            let least = |f: fn(&(f64, BitPair)) -> u8| pairs.iter().map(f).min().unwrap();
+            assert_eq!((least(|p| p.1.weight), least(|p| p.1.act)), (weight, act));
+            assert!(pairs.iter().all(|(w, pair)| *w >= 0.5 || pair.weight >= 4));
+            if quarter == 0 {
+                assert!(pairs.iter().all(|(w, _)| *w == 1.0));
+            }
+        }
+    }
+}
