@@ -1,8 +1,8 @@
 //! AVX2 without dot-product instructions.
 //!
-//! Accumulators of 16 channels live in two registers in *lane order* ([`LANES`]): what `vpunpck{l,h}wd` makes of 16
-//! channels, and what `vpackssdw` puts back into their natural order. Every kernel ends in the same
-//! [`rescale`](rescale::Rescale16).
+//! Accumulators of 16 channels live in two registers in *lane order* ([`LANES`]): what
+//! `vpunpck{l,h}wd` makes of 16 channels, and what `vpackssdw` puts back into their natural order.
+//! Every kernel ends in the same [`rescale`](rescale::Rescale16).
 
 mod dense;
 mod depthwise;

@@ -4,9 +4,11 @@ use crate::{ConvGeometry, Isa, KernelError, Map, MapMut};
 use slimbit_num::{Clip, Requant};
 use std::fmt;
 
-/// The weights of a convolution in the layout of one CPU level, with the constants of its rescaling.
+/// The weights of a convolution in the layout of one CPU level, with the constants of its
+/// rescaling.
 ///
-/// Made by [`Kernels::pack_conv`](crate::Kernels::pack_conv), run by [`Kernels::conv`](crate::Kernels::conv).
+/// Made by [`Kernels::pack_conv`](crate::Kernels::pack_conv), run by
+/// [`Kernels::conv`](crate::Kernels::conv).
 pub struct PackedConv {
     pub(crate) isa: Isa,
     pub(crate) geometry: ConvGeometry,
@@ -121,8 +123,9 @@ pub(crate) trait ConvKernel: Send + Sync {
     /// Computes the first `rows` rows of the output.
     ///
     /// # Safety
-    /// The CPU has the level for which the weights were packed. `input` holds `geometry.input_extent(rows)` and the slack;
-    /// `output` holds `rows` rows. `geometry` is the one that was packed.
+    /// The CPU has the level for which the weights were packed. `input` holds
+    /// `geometry.input_extent(rows)` and the slack; `output` holds `rows` rows. `geometry` is
+    /// the one that was packed.
     unsafe fn run(&self, geometry: &ConvGeometry, rows: usize, input: Map<'_>, output: Output<'_>);
 
     fn bytes(&self) -> usize;

@@ -18,7 +18,8 @@ pub enum KernelError {
         /// The level that was asked for.
         isa: Isa,
     },
-    /// A dimension is zero, the groups do not divide the channels, or a product of dimensions overflows.
+    /// A dimension is zero, the groups do not divide the channels, or a product of dimensions
+    /// overflows.
     Geometry(ConvGeometry),
     /// The number of weights is not `O·KH·KW·(I/groups)`.
     Weights {

@@ -120,7 +120,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Rows, columns and channels of the input that an output of this `extent` reads, border included.
+    /// Rows, columns and channels of the input that an output of this `extent` reads, border
+    /// included.
     pub(crate) fn input_extent(&self, [rows, cols, channels]: [usize; 3]) -> [usize; 3] {
         assert!(
             !self.kernel.contains(&0) && !self.stride.contains(&0),

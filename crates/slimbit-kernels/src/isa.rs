@@ -34,7 +34,8 @@ impl Isa {
     /// The level that the environment variable `SLIMBIT_ISA` asks for, otherwise the best one.
     ///
     /// # Errors
-    /// [`KernelError::UnknownIsa`] or [`KernelError::Unsupported`] when the variable asks for what cannot be had.
+    /// [`KernelError::UnknownIsa`] or [`KernelError::Unsupported`] when the variable asks for what
+    /// cannot be had.
     pub fn from_env() -> Result<Isa, KernelError> {
         match std::env::var("SLIMBIT_ISA") {
             Ok(name) if !name.is_empty() => name.parse::<Isa>()?.require(),

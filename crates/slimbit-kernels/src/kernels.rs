@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 /// The kernels of one CPU level, all set together.
 ///
-/// Methods check their bounds and then make one indirect call. They panic on maps too short for what is asked of them:
-/// that is a mistake of the caller's plan and never depends on the codes.
+/// Methods check their bounds and then make one indirect call. They panic on maps too short for
+/// what is asked of them: that is a mistake of the caller's plan and never depends on the codes.
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) pack_conv: PackConv,
@@ -19,8 +19,9 @@ pub struct Kernels {
     pub(crate) global_sum: GlobalSum,
 }
 
-// The safety contract of all the pointers: the CPU has the level of the table that holds them, and the maps hold what the
-// extents ask for. `Kernels::of` ensures the first, the public methods the second.
+// The safety contract of all the pointers: the CPU has the level of the table that holds them, and
+// the maps hold what the extents ask for. `Kernels::of` ensures the first, the public methods the
+// second.
 pub(crate) type PackConv = fn(&ConvWeights<'_>) -> Box<dyn ConvKernel>;
 pub(crate) type Add =
     unsafe fn(&AddRequant, Clip, Map<'_>, Map<'_>, &mut MapMut<'_>, extent: [usize; 3]);
@@ -45,10 +46,12 @@ impl Kernels {
         }
     }
 
-    /// The kernels of the best level, or of the one that `SLIMBIT_ISA` names; decided once per process.
+    /// The kernels of the best level, or of the one that `SLIMBIT_ISA` names; decided once per
+    /// process.
     ///
     /// # Errors
-    /// [`KernelError::UnknownIsa`] or [`KernelError::Unsupported`] for a value of `SLIMBIT_ISA` that cannot be had.
+    /// [`KernelError::UnknownIsa`] or [`KernelError::Unsupported`] for a value of `SLIMBIT_ISA`
+    /// that cannot be had.
     pub fn best() -> Result<&'static Kernels, KernelError> {
         static BEST: OnceLock<Result<&'static Kernels, KernelError>> = OnceLock::new();
         BEST.get_or_init(|| Kernels::of(Isa::from_env()?)).clone()
@@ -59,16 +62,18 @@ impl Kernels {
         self.isa
     }
 
-    /// Packs the weights of a convolution: dense, 1×1, linear (1×1 on one pixel), grouped or depthwise.
+    /// Packs the weights of a convolution: dense, 1×1, linear (1×1 on one pixel), grouped or
+    /// depthwise.
     ///
     /// * `weights`: `[O][KH][KW][I/groups]`.
-    /// * `requant`: one per output channel, applied to the raw sum `Σ w·q` (the input's zero point is already folded into
-    ///   its constant, see [`Requant::with_input_offset`]).
-    /// * `clip`: within `[0, 255]` for [`conv`](Kernels::conv), within `i16` for [`conv_wide`](Kernels::conv_wide).
+    /// * `requant`: one per output channel, applied to the raw sum `Σ w·q` (the input's zero point
+    ///   is already folded into its constant, see [`Requant::with_input_offset`]).
+    /// * `clip`: within `[0, 255]` for [`conv`](Kernels::conv), within `i16` for
+    ///   [`conv_wide`](Kernels::conv_wide).
     ///
     /// # Errors
-    /// A [`KernelError`] when lengths and geometry disagree, the clip is out of range, or 255 in every input could
-    /// overflow an accumulator.
+    /// A [`KernelError`] when lengths and geometry disagree, the clip is out of range, or 255 in
+    /// every input could overflow an accumulator.
     pub fn pack_conv(
         &self,
         geometry: ConvGeometry,
@@ -89,12 +94,14 @@ impl Kernels {
     /// Runs a convolution.
     ///
     /// # Panics
-    /// When a map is too short for the geometry, the clip is not within `[0, 255]`, or another level packed the weights.
+    /// When a map is too short for the geometry, the clip is not within `[0, 255]`, or another
+    /// level packed the weights.
     pub fn conv(&self, conv: &PackedConv, input: Map<'_>, output: MapMut<'_>) {
         self.conv_rows(conv, conv.geometry.out_rows, input, output);
     }
 
-    /// The first `rows` output rows of a convolution: with both maps moved down, any band of it, on any thread.
+    /// The first `rows` output rows of a convolution: with both maps moved down, any band of it, on
+    /// any thread.
     ///
     /// # Panics
     /// As [`conv`](Kernels::conv), and when there are not so many rows.
@@ -113,7 +120,8 @@ impl Kernels {
         self.run(conv, rows, input, Output::Codes(output));
     }
 
-    /// Runs a convolution whose results stay `i32`, clipped to at most 16 bits: `[rows][cols][out_channels]`.
+    /// Runs a convolution whose results stay `i32`, clipped to at most 16 bits:
+    /// `[rows][cols][out_channels]`.
     ///
     /// # Panics
     /// When a slice is too short for the geometry, or another level packed the weights.
@@ -142,7 +150,8 @@ impl Kernels {
             self.isa
         );
         input.assert_holds(geometry.input_extent(rows));
-        // SAFETY: this table exists, so the CPU has the level; the bounds were checked here and by the callers.
+        // SAFETY: this table exists, so the CPU has the level; the bounds were checked here and by
+        // the callers.
         unsafe { conv.kernel.run(geometry, rows, input, output) }
     }
 
@@ -180,8 +189,8 @@ impl Kernels {
 
     /// Max-pooling to an output of `extent` (rows, columns, channels).
     ///
-    /// `input.data[0]` is the first pixel of the map itself: taps in the padding are left out, so the border may hold
-    /// anything. A window wholly outside the map gives 0.
+    /// `input.data[0]` is the first pixel of the map itself: taps in the padding are left out, so
+    /// the border may hold anything. A window wholly outside the map gives 0.
     ///
     /// # Panics
     /// When a map is too short, or a window dimension is zero.
@@ -207,12 +216,15 @@ impl Kernels {
         unsafe { (self.max_pool)(window, border, input, &mut out, extent) }
     }
 
-    /// Average pooling to an output of `extent` (rows, columns, channels): `requant` of the sum of each window's codes.
+    /// Average pooling to an output of `extent` (rows, columns, channels): `requant` of the sum of
+    /// each window's codes.
     ///
-    /// As for a convolution, `input.data[0]` is the first pixel of the first window, and the border holds the zero point.
+    /// As for a convolution, `input.data[0]` is the first pixel of the first window, and the border
+    /// holds the zero point.
     ///
     /// # Panics
-    /// When a map is too short, the window is empty or covers more than 2²³ pixels, or the clip is not within `[0, 255]`.
+    /// When a map is too short, the window is empty or covers more than 2²³ pixels, or the clip is
+    /// not within `[0, 255]`.
     pub fn sum_pool(
         &self,
         window: Window,
@@ -249,7 +261,8 @@ impl Kernels {
             "output of {} numbers is shorter than {channels} channels",
             out.len()
         );
-        // SAFETY: this table exists, so the CPU has the level; the map and the output hold the channels.
+        // SAFETY: this table exists, so the CPU has the level; the map and the output hold the
+        // channels.
         unsafe { (self.global_sum)(input, rows, cols, &mut out[..channels]) }
     }
 }

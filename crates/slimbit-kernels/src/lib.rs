@@ -1,11 +1,12 @@
 //! Packed weight layouts and SIMD kernels behind one table, each equal to its scalar reference.
 //!
-//! [`Kernels`] is a table of functions for one CPU level ([`Isa`]). Every level returns the same bytes as the scalar one:
-//! sums of products are exact in `i32`, and the rescaling `(m·acc + c) >> k` is done in 64 bits on every level.
+//! [`Kernels`] is a table of functions for one CPU level ([`Isa`]). Every level returns the same
+//! bytes as the scalar one: sums of products are exact in `i32`, and the rescaling `(m·acc + c) >>
+//! k` is done in 64 bits on every level.
 //!
-//! Tensors are NHWC `u8` codes inside memory of the caller: a [`Map`] is a slice and two strides. Nothing here allocates
-//! once the weights are packed. A convolution reads its padding from the tensor's border, which the caller has filled with
-//! the zero point.
+//! Tensors are NHWC `u8` codes inside memory of the caller: a [`Map`] is a slice and two strides.
+//! Nothing here allocates once the weights are packed. A convolution reads its padding from the
+//! tensor's border, which the caller has filled with the zero point.
 //!
 //! ```
 //! use slimbit_kernels::{ConvGeometry, Kernels, Map, MapMut, SLACK};

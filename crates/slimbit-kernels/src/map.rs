@@ -7,19 +7,22 @@ pub const SLACK: usize = 64;
 
 /// An NHWC map of codes, to read.
 ///
-/// `data[0]` is the first channel of the first pixel that the kernel reads; for a convolution with padding that is a
-/// pixel of the border. The slice goes on for [`SLACK`] bytes after the last code that the kernel needs.
+/// `data[0]` is the first channel of the first pixel that the kernel reads; for a convolution with
+/// padding that is a pixel of the border. The slice goes on for [`SLACK`] bytes after the last code
+/// that the kernel needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'a> {
     /// The codes, and whatever lies between them.
     pub data: &'a [u8],
     /// Bytes from a pixel to the one below.
     pub row_stride: usize,
-    /// Bytes from a pixel to its right neighbour; more than the channels when the map is part of a wider one.
+    /// Bytes from a pixel to its right neighbour; more than the channels when the map is part of a
+    /// wider one.
     pub pixel_stride: usize,
 }
 
-/// An NHWC map of codes, to write. Exactly the channels of its pixels are written, nothing between or after them.
+/// An NHWC map of codes, to write. Exactly the channels of its pixels are written, nothing between
+/// or after them.
 #[derive(Debug)]
 pub struct MapMut<'a> {
     /// The codes, and whatever lies between them.
@@ -62,7 +65,8 @@ impl MapMut<'_> {
     }
 }
 
-/// Bytes from the first code to the end of the last; saturates, so that no product can wrap around a bound.
+/// Bytes from the first code to the end of the last; saturates, so that no product can wrap around
+/// a bound.
 fn span([rows, cols, channels]: [usize; 3], row_stride: usize, pixel_stride: usize) -> usize {
     if rows == 0 || cols == 0 || channels == 0 {
         return 0;

@@ -1,10 +1,11 @@
 //! Dense and grouped convolutions, 1×1 and linear among them.
 //!
-//! The windows of a tile are gathered into rows of consecutive codes, [`CHUNK`] at a time; [`PANELS`] panels of 16
-//! channels then pass over them. Gathering once for 64 channels costs little, and leaves one inner loop for every shape.
+//! The windows of a tile are gathered into rows of consecutive codes, [`CHUNK`] at a time;
+//! [`PANELS`] panels of 16 channels then pass over them. Gathering once for 64 channels costs
+//! little, and leaves one inner loop for every shape.
 
 use super::rescale::Rescale16;
-use super::tile::{Block, Exact16, Product, ROWS, Small8};
+use super::tile::{Block, Exact16, MAX_ROWS, Product, Small8};
 use crate::conv::{ConvKernel, ConvWeights, Output};
 use crate::{ConvGeometry, Map};
 use slimbit_num::Clip;
@@ -27,8 +28,9 @@ pub(super) fn pack(packable: &ConvWeights<'_>) -> Box<dyn ConvKernel> {
     }
 }
 
-/// The greatest power of two such that sums of so many blocks fit 16 bits in every lane of `vpmaddubsw`; 0 if even a pair
-/// of products can saturate. Partial sums lie between the sums of the negative and of the positive products.
+/// The greatest power of two such that sums of so many blocks fit 16 bits in every lane of
+/// `vpmaddubsw`; 0 if even a pair of products can saturate. Partial sums lie between the sums of
+/// the negative and of the positive products.
 fn safe_run(packable: &ConvWeights<'_>) -> usize {
     let fits = |run: usize| {
         (0..packable.geometry.out_channels).all(|channel| {
@@ -121,11 +123,11 @@ impl<P: Product> Dense<P> {
                 let mut pixels = Pixels { row: 0, col: 0 };
                 while pixels.row < rows {
                     let mut tile = Tile {
-                        windows: [0; ROWS],
-                        outputs: [0; ROWS],
+                        windows: [0; MAX_ROWS],
+                        outputs: [0; MAX_ROWS],
                     };
                     let mut count = 0;
-                    while count < ROWS && pixels.row < rows {
+                    while count < P::ROWS && pixels.row < rows {
                         tile.windows[count] = pixels.row * geometry.stride[0] * input.row_stride
                             + pixels.col * geometry.stride[1] * input.pixel_stride
                             + group * geometry.group_inputs();
@@ -145,7 +147,9 @@ impl<P: Product> Dense<P> {
                         1 => Self::tile::<1, NARROW>,
                         2 => Self::tile::<2, NARROW>,
                         3 => Self::tile::<3, NARROW>,
-                        _ => Self::tile::<ROWS, NARROW>,
+                        4 => Self::tile::<4, NARROW>,
+                        5 => Self::tile::<5, NARROW>,
+                        _ => Self::tile::<MAX_ROWS, NARROW>,
                     };
                     // SAFETY: the caller vouches for the windows and the outputs of these pixels.
                     unsafe {
@@ -167,7 +171,8 @@ impl<P: Product> Dense<P> {
     /// `R` pixels of up to [`PANELS`] panels.
     ///
     /// # Safety
-    /// The CPU has AVX2. The windows of the tile lie in `input` with the slack after them, its pixels in `output`.
+    /// The CPU has AVX2. The windows of the tile lie in `input` with the slack after them, its
+    /// pixels in `output`.
     #[target_feature(enable = "avx2")]
     unsafe fn tile<const R: usize, const NARROW: bool>(
         &self,
@@ -184,7 +189,8 @@ impl<P: Product> Dense<P> {
         while start < runs.total {
             let end = runs.total.min(start + CHUNK);
             for row in 0..R {
-                // SAFETY: the caller vouches for the windows; a scratch row has room for a chunk and a vector.
+                // SAFETY: the caller vouches for the windows; a scratch row has room for a chunk
+                // and a vector.
                 unsafe {
                     let window = input.as_ptr().add(tile.windows[row]);
                     runs.gather::<P>(window, start..end, codes.add(row * ROW));
@@ -195,7 +201,7 @@ impl<P: Product> Dense<P> {
                 let sums = scratch.sums[index].as_mut_ptr().cast::<[__m256i; 2]>();
                 if start > 0 {
                     for row in 0..R {
-                        // SAFETY: `sums` holds two registers for each of `ROWS` rows.
+                        // SAFETY: `sums` holds two registers for each of `MAX_ROWS` rows.
                         acc[row] = unsafe { sums.add(row).read() };
                     }
                 }
@@ -273,8 +279,8 @@ struct Channels {
 
 /// Offsets of the first tap and of the output of each pixel.
 struct Tile {
-    windows: [usize; ROWS],
-    outputs: [usize; ROWS],
+    windows: [usize; MAX_ROWS],
+    outputs: [usize; MAX_ROWS],
 }
 
 struct Pixels {
@@ -298,15 +304,15 @@ impl Pixels {
 #[repr(C, align(64))]
 struct Scratch<C> {
     /// Sums of the chunks so far, in lane order.
-    sums: [[[i32; 16]; ROWS]; PANELS],
-    rows: [[C; ROW]; ROWS],
+    sums: [[[i32; 16]; MAX_ROWS]; PANELS],
+    rows: [[C; ROW]; MAX_ROWS],
 }
 
 impl<C: Copy + Default> Scratch<C> {
     fn new() -> Scratch<C> {
         Scratch {
-            sums: [[[0; 16]; ROWS]; PANELS],
-            rows: [[C::default(); ROW]; ROWS],
+            sums: [[[0; 16]; MAX_ROWS]; PANELS],
+            rows: [[C::default(); ROW]; MAX_ROWS],
         }
     }
 }
@@ -345,7 +351,8 @@ impl Runs {
     /// Copies the codes `range` of the window to `to`, and up to 15 arbitrary codes after them.
     ///
     /// # Safety
-    /// The CPU has AVX2. All runs and 16 more bytes are readable; the range and 16 more codes are writable.
+    /// The CPU has AVX2. All runs and 16 more bytes are readable; the range and 16 more codes are
+    /// writable.
     #[target_feature(enable = "avx2")]
     #[inline]
     unsafe fn gather<P: Product>(
@@ -354,17 +361,25 @@ impl Runs {
         range: std::ops::Range<usize>,
         to: *mut P::Code,
     ) {
-        let (mut run, mut skip) = (range.start / self.len, range.start % self.len);
-        let mut done = 0;
+        let mut skip = range.start % self.len;
+        let mut col = range.start / self.len % self.per_row;
+        let row = range.start / self.len / self.per_row;
+        let (mut start, mut done) = (row * self.row_step + col * self.step, 0);
         while done < range.len() {
-            let offset = run / self.per_row * self.row_step + run % self.per_row * self.step + skip;
             let n = (self.len - skip).min(range.len() - done);
             for i in (0..n).step_by(16) {
-                // SAFETY: `i` is within the run and within the range; a vector reaches at most 15 beyond.
-                unsafe { P::copy16(window.add(offset + i), to.add(done + i)) };
+                // SAFETY: `i` is within the run and within the range; a vector reaches at most 15
+                // beyond.
+                unsafe { P::copy16(window.add(start + skip + i), to.add(done + i)) };
             }
             done += n;
-            (run, skip) = (run + 1, 0);
+            skip = 0;
+            col += 1;
+            start += self.step;
+            if col == self.per_row {
+                start = start - self.per_row * self.step + self.row_step;
+                col = 0;
+            }
         }
     }
 }

@@ -45,7 +45,8 @@ fn low(w: i8) -> i8 {
     (i16::from(w) - 16 * i16::from(high(w))) as i8
 }
 
-/// Whether `Σ digit·q` over the taps fits 16 bits for all codes and channels; every partial sum then does.
+/// Whether `Σ digit·q` over the taps fits 16 bits for all codes and channels; every partial sum
+/// then does.
 fn sums_fit_16_bits(packable: &ConvWeights<'_>, digit: fn(i8) -> i8) -> bool {
     (0..packable.geometry.out_channels).all(|channel| {
         let extremes = packable
@@ -57,7 +58,8 @@ fn sums_fit_16_bits(packable: &ConvWeights<'_>, digit: fn(i8) -> i8) -> bool {
     })
 }
 
-/// The weight of a tap, 0 for absent channels and for the second tap of the last pair of an odd number.
+/// The weight of a tap, 0 for absent channels and for the second tap of the last pair of an odd
+/// number.
 fn weight(packable: &ConvWeights<'_>, channel: usize, tap: usize) -> i8 {
     let geometry = &packable.geometry;
     if channel < geometry.out_channels && tap < geometry.taps() {
@@ -67,7 +69,8 @@ fn weight(packable: &ConvWeights<'_>, channel: usize, tap: usize) -> i8 {
     }
 }
 
-/// `[16 channels][pair of taps]`: for each accumulator, 8 channels in lane order with both taps side by side.
+/// `[16 channels][pair of taps]`: for each accumulator, 8 channels in lane order with both taps
+/// side by side.
 fn exact_pairs(packable: &ConvWeights<'_>) -> Vec<[[i16; 16]; 2]> {
     let pairs = packable.geometry.taps().div_ceil(2);
     let blocks = (0..packable.geometry.out_channels).step_by(16);
@@ -83,7 +86,8 @@ fn exact_pairs(packable: &ConvWeights<'_>) -> Vec<[[i16; 16]; 2]> {
     places.map(pack).collect()
 }
 
-/// `[32 channels][pair of taps]`: per digit, the interleaved bytes as `vpunpcklbw` and `vpunpckhbw` order channels.
+/// `[32 channels][pair of taps]`: per digit, the interleaved bytes as `vpunpcklbw` and `vpunpckhbw`
+/// order channels.
 fn small_pairs<const D: usize>(
     packable: &ConvWeights<'_>,
     digits: [fn(i8) -> i8; D],
@@ -128,7 +132,8 @@ impl Constants {
     }
 }
 
-/// Offsets of the taps from the first; an odd number ends with its last tap twice, whose weight is 0.
+/// Offsets of the taps from the first; an odd number ends with its last tap twice, whose weight is
+/// 0.
 struct Taps {
     offsets: [usize; MAX_TAPS],
     pairs: usize,
@@ -171,10 +176,12 @@ trait Accumulate: Send + Sync {
 
     fn weight_bytes(&self) -> usize;
 
-    /// Sums of the block of `16 · VECTORS` channels whose first codes are at `window`; unused vectors are arbitrary.
+    /// Sums of the block of `16 · VECTORS` channels whose first codes are at `window`; unused
+    /// vectors are arbitrary.
     ///
     /// # Safety
-    /// The CPU has AVX2; `16 · VECTORS` bytes are readable at every tap of `window`; the block exists.
+    /// The CPU has AVX2; `16 · VECTORS` bytes are readable at every tap of `window`; the block
+    /// exists.
     unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2];
 }
 
@@ -278,7 +285,8 @@ impl Accumulate for Exact {
     #[inline]
     unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2] {
         let mut acc = [_mm256_setzero_si256(); 2];
-        // SAFETY: the caller vouches for the block and for 16 codes at every tap; weights are 32 bytes each.
+        // SAFETY: the caller vouches for the block and for 16 codes at every tap; weights are 32
+        // bytes each.
         unsafe {
             let weights = self.taps.as_ptr().add(block * taps.pairs).cast::<__m256i>();
             for (pair, offsets) in taps.pairs() {
@@ -294,10 +302,12 @@ impl Accumulate for Exact {
     }
 }
 
-/// Sums of one digit of the weights in 16 bits: two registers, in the order of `vpunpck{l,h}bw`, as `[0..16, 16..32]`.
+/// Sums of one digit of the weights in 16 bits: two registers, in the order of `vpunpck{l,h}bw`, as
+/// `[0..16, 16..32]`.
 ///
 /// # Safety
-/// The CPU has AVX2; 32 bytes are readable at every tap, and `weights` holds the pairs, `D` digits each.
+/// The CPU has AVX2; 32 bytes are readable at every tap, and `weights` holds the pairs, `D` digits
+/// each.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn small_sums<const D: usize>(
@@ -362,7 +372,8 @@ impl Accumulate for Small {
     }
 }
 
-/// Weights as two digits, each so small that its sum fits 16 bits; `vpmaddwd` with (16, 1) joins the sums.
+/// Weights as two digits, each so small that its sum fits 16 bits; `vpmaddwd` with (16, 1) joins
+/// the sums.
 struct Split {
     taps: Vec<[[[i8; 32]; 2]; 2]>,
     constants: Constants,

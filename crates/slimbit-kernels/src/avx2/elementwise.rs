@@ -41,8 +41,8 @@ pub(super) unsafe fn add(
     }
 }
 
-/// `ma·a + mb·b + c` in 32 bits. With `m = 2¹⁵·high + low` the products are two `vpmaddwd` of (a, b), exact modulo 2³²;
-/// the sum itself fits, so it is exact.
+/// `ma·a + mb·b + c` in 32 bits. With `m = 2¹⁵·high + low` the products are two `vpmaddwd` of (a,
+/// b), exact modulo 2³²; the sum itself fits, so it is exact.
 ///
 /// # Safety
 /// As [`add`], and `255·(|ma| + |mb|) + |c| < 2³¹`.
@@ -76,7 +76,8 @@ unsafe fn add_narrow(
         for col in 0..cols {
             let [a_pixel, b_pixel, out_pixel] = strides.map(|(r, p)| row * r + col * p);
             for channel in (0..channels).step_by(16) {
-                // SAFETY: the pixels lie in the maps; the last vector of an input ends within the slack.
+                // SAFETY: the pixels lie in the maps; the last vector of an input ends within the
+                // slack.
                 unsafe {
                     let qa = widen16(a.data.as_ptr().add(a_pixel + channel));
                     let qb = widen16(b.data.as_ptr().add(b_pixel + channel));
@@ -110,7 +111,8 @@ pub(super) unsafe fn table(
         for col in 0..cols {
             let [from, to] = strides.map(|(r, p)| row * r + col * p);
             for channel in (0..channels).step_by(32) {
-                // SAFETY: the pixels lie in the maps; the last vector of the input ends within the slack.
+                // SAFETY: the pixels lie in the maps; the last vector of the input ends within the
+                // slack.
                 unsafe {
                     let codes = input.data.as_ptr().add(from + channel);
                     let results = look_up(table, _mm256_loadu_si256(codes.cast()));
@@ -127,7 +129,8 @@ pub(super) unsafe fn table(
     }
 }
 
-/// The low nibble picks from 16 parts of the table at once, then each bit of the high nibble halves the candidates.
+/// The low nibble picks from 16 parts of the table at once, then each bit of the high nibble halves
+/// the candidates.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn look_up(table: &Table, codes: __m256i) -> __m256i {

@@ -101,7 +101,8 @@ pub(super) unsafe fn global_sum(input: Map<'_>, rows: usize, cols: usize, out: &
 /// Sums of 16 channels over `rows`×`cols` pixels, in lane order.
 ///
 /// # Safety
-/// The CPU has AVX2; 16 bytes are readable at each of the pixels, of which `first` is the offset of the first.
+/// The CPU has AVX2; 16 bytes are readable at each of the pixels, of which `first` is the offset of
+/// the first.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn sum16(input: &Map<'_>, first: usize, [rows, cols]: [usize; 2]) -> [__m256i; 2] {

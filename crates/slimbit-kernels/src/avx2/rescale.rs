@@ -6,9 +6,9 @@ use std::arch::x86_64::*;
 
 /// The rescaling constants of 16 channels.
 ///
-/// AVX2 has no arithmetic 64-bit shift. With `s = m·acc + c` in wrapping 64 bits and `u = s + 2⁶³` read as unsigned,
-/// `u >> k = floor((s + 2⁶³) / 2ᵏ) = floor(s / 2ᵏ) + 2⁶³⁻ᵏ` for every `k ≤ 63`: a logical shift, and a constant to take
-/// away again. The `2⁶³` is part of `c` here.
+/// AVX2 has no arithmetic 64-bit shift. With `s = m·acc + c` in wrapping 64 bits and `u = s + 2⁶³`
+/// read as unsigned, `u >> k = floor((s + 2⁶³) / 2ᵏ) = floor(s / 2ᵏ) + 2⁶³⁻ᵏ` for every `k ≤ 63`: a
+/// logical shift, and a constant to take away again. The `2⁶³` is part of `c` here.
 #[derive(Clone)]
 #[repr(C, align(32))]
 pub(super) struct Rescale16 {
@@ -40,8 +40,9 @@ impl Rescale16 {
         }
     }
 
-    /// Whether the narrow form is exact for a channel: for accumulators in `[lo, hi]`, `m·acc + c` does not wrap and its
-    /// shifted value fits 32 bits. Both are monotone in the accumulator, so the ends decide.
+    /// Whether the narrow form is exact for a channel: for accumulators in `[lo, hi]`, `m·acc + c`
+    /// does not wrap and its shifted value fits 32 bits. Both are monotone in the accumulator,
+    /// so the ends decide.
     pub(super) fn is_narrow(requant: Requant, (lo, hi): (i64, i64)) -> bool {
         [lo, hi].into_iter().all(|acc| {
             let sum = i128::from(requant.m) * i128::from(acc) + i128::from(requant.c);
@@ -51,7 +52,8 @@ impl Rescale16 {
 
     /// 16 results as `i32`, with the middle two of every four lanes exchanged.
     ///
-    /// `NARROW` skips the 64-bit clip, for layers where [`is_narrow`](Self::is_narrow) holds; the caller still clips.
+    /// `NARROW` skips the 64-bit clip, for layers where [`is_narrow`](Self::is_narrow) holds; the
+    /// caller still clips.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn apply<const NARROW: bool>(&self, acc: [__m256i; 2], clip: Clip) -> [__m256i; 2] {

@@ -1,10 +1,11 @@
-//! Multiply-accumulate on a tile: up to [`ROWS`] pixels by 16 channels.
+//! Multiply-accumulate on a tile: up to [`MAX_ROWS`] pixels by 16 channels.
 
 use super::LANES;
 use std::arch::x86_64::*;
 
-/// Pixels of a full tile.
-pub(super) const ROWS: usize = 4;
+/// Pixels of the largest tile: 12 accumulators, two registers of weights, one of codes and one of
+/// products are all 16.
+pub(super) const MAX_ROWS: usize = 6;
 
 /// Four consecutive inputs of 16 channels.
 #[derive(Clone)]
@@ -17,6 +18,9 @@ pub(super) trait Product: Send + Sync + 'static {
     type Code: Copy + Default;
 
     const NAME: &'static str;
+
+    /// Pixels of a full tile, at most [`MAX_ROWS`].
+    const ROWS: usize;
 
     /// Lays out `weight(channel, input)` of 16 channels and 4 inputs.
     fn block(weight: impl Fn(usize, usize) -> i8) -> Block;
@@ -32,7 +36,8 @@ pub(super) trait Product: Send + Sync + 'static {
     /// `run` is the number of blocks whose sums fit 16 bits.
     ///
     /// # Safety
-    /// The CPU has AVX2; `4·blocks` codes are readable at each of `rows`, and `blocks` blocks at `weights`.
+    /// The CPU has AVX2; `4·blocks` codes are readable at each of `rows`, and `blocks` blocks at
+    /// `weights`.
     unsafe fn accumulate<const R: usize>(
         acc: &mut [[__m256i; 2]; R],
         rows: [*const Self::Code; R],
@@ -51,6 +56,10 @@ impl Product for Exact16 {
     type Code = i16;
 
     const NAME: &'static str = "dense16";
+
+    /// Six measured slower than four: the multiplier's ports are the limit, not the loads of
+    /// weights.
+    const ROWS: usize = 4;
 
     fn block(weight: impl Fn(usize, usize) -> i8) -> Block {
         Block(std::array::from_fn(|i| {
@@ -76,7 +85,8 @@ impl Product for Exact16 {
     ) {
         let weights = weights.cast::<__m128i>();
         for pair in 0..2 * blocks {
-            // SAFETY: a block is four halves of 16 bytes, two to a pair; the caller vouches for `blocks` blocks.
+            // SAFETY: a block is four halves of 16 bytes, two to a pair; the caller vouches for
+            // `blocks` blocks.
             let w = unsafe { [0, 1].map(|half| _mm_load_si128(weights.add(2 * pair + half))) };
             let w = w.map(|half| _mm256_cvtepi8_epi16(half));
             for row in 0..R {
@@ -92,8 +102,8 @@ impl Product for Exact16 {
     }
 }
 
-/// Bytes, for weights so small that sums of a `run` of blocks are proven to fit 16 bits: `vpmaddubsw` never saturates
-/// then, and does twice the work of `vpmaddwd`.
+/// Bytes, for weights so small that sums of a `run` of blocks are proven to fit 16 bits:
+/// `vpmaddubsw` never saturates then, and does twice the work of `vpmaddwd`.
 ///
 /// A block is `[16 lanes][4 inputs]`.
 pub(super) struct Small8;
@@ -102,6 +112,8 @@ impl Product for Small8 {
     type Code = u8;
 
     const NAME: &'static str = "dense8";
+
+    const ROWS: usize = MAX_ROWS;
 
     fn block(weight: impl Fn(usize, usize) -> i8) -> Block {
         Block(std::array::from_fn(|i| weight(LANES[i / 4], i % 4)))
@@ -130,7 +142,8 @@ impl Product for Small8 {
             let end = blocks.min(start + run);
             let mut sums = [[_mm256_setzero_si256(); 2]; R];
             for block in start..end {
-                // SAFETY: a block is two halves of 32 bytes; the caller vouches for `blocks` blocks.
+                // SAFETY: a block is two halves of 32 bytes; the caller vouches for `blocks`
+                // blocks.
                 let w =
                     unsafe { [0, 1].map(|half| _mm256_load_si256(weights.add(2 * block + half))) };
                 for row in 0..R {

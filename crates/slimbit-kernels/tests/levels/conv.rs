@@ -259,7 +259,8 @@ fn extreme_rescaling() {
     }
 }
 
-/// The narrowest weights take the fastest kernels. At the very bound of each, saturation would show.
+/// The narrowest weights take the fastest kernels. At the very bound of each, saturation would
+/// show.
 #[test]
 fn kernels_are_chosen_by_what_can_saturate() {
     let dense = ConvGeometry {
