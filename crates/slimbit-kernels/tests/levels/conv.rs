@@ -269,8 +269,9 @@ fn kernels_are_chosen_by_what_can_saturate() {
     };
     for (bound, name) in [
         (127, "dense16"),
-        (65, "dense16"),
+        (33, "dense16"),
         (32, "dense8"),
+        (9, "dense8"),
         (8, "dense8"),
     ] {
         for (lo, hi) in [(-bound, bound), (bound, bound), (-bound, -bound)] {
