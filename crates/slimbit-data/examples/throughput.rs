@@ -1,4 +1,5 @@
-//! Images per second that one or more threads turn into two views, for a dataset or for synthetic photographs.
+//! Images per second that one or more threads turn into two views, for a dataset or for synthetic
+//! photographs.
 //!
 //! ```text
 //! cargo run --release -p slimbit-data --example throughput -- [cifar|imagenet] [workers] [path]

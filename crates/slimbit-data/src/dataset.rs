@@ -36,8 +36,8 @@ pub struct Skipped {
 
 /// A list of images with optional labels.
 ///
-/// IDX and CIFAR files are held in memory; the pictures of a folder are decoded when they are asked for. Shared between
-/// threads as it is.
+/// IDX and CIFAR files are held in memory; the pictures of a folder are decoded when they are asked
+/// for. Shared between threads as it is.
 #[derive(Debug)]
 pub struct Dataset {
     path: PathBuf,
@@ -57,21 +57,26 @@ enum Source {
 impl Dataset {
     /// Opens a dataset, told by what is there:
     ///
-    /// * IDX (`*-images-idx3-ubyte`, `.gz` or raw) with the label file and `classes.txt` beside it, if any;
-    /// * the binary version of CIFAR-10 or CIFAR-100 (`*.bin`), its folder or the folder that holds it;
-    /// * a folder of pictures (JPEG, PNG, BMP, GIF, TIFF, WebP, PNM), of any sizes: one subfolder per class, or no
-    ///   subfolders and no labels. The header of every picture is read, and those without a valid one are skipped.
+    /// * IDX (`*-images-idx3-ubyte`, `.gz` or raw) with the label file and `classes.txt` beside it,
+    ///   if any;
+    /// * the binary version of CIFAR-10 or CIFAR-100 (`*.bin`), its folder or the folder that holds
+    ///   it;
+    /// * a folder of pictures (JPEG, PNG, BMP, GIF, TIFF, WebP, PNM), of any sizes: one subfolder
+    ///   per class, or no subfolders and no labels. The header of every picture is read, and those
+    ///   without a valid one are skipped.
     ///
     /// A path that holds several splits gives the training split.
     ///
     /// # Errors
-    /// [`DataError`] when nothing is recognised, no image is left, a file is damaged or something cannot be read.
+    /// [`DataError`] when nothing is recognised, no image is left, a file is damaged or something
+    /// cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         locate(path.as_ref(), None)
     }
 
-    /// Opens one split of what [`Self::open`] opens: IDX files `train-*` or `t10k-*`, CIFAR's files, or a folder
-    /// `train/`, `test/` or `val/`. Class folders of all splits are numbered together.
+    /// Opens one split of what [`Self::open`] opens: IDX files `train-*` or `t10k-*`, CIFAR's
+    /// files, or a folder `train/`, `test/` or `val/`. Class folders of all splits are numbered
+    /// together.
     ///
     /// # Errors
     /// As [`Self::open`], and [`DataError::NoSplit`] when there are images but not those.
@@ -79,8 +84,8 @@ impl Dataset {
         locate(path.as_ref(), Some(split))
     }
 
-    /// A dataset of images that are in memory already: `shape` is (channels, height, width), `pixels` are HWC images one
-    /// after another. Classes are named by their numbers.
+    /// A dataset of images that are in memory already: `shape` is (channels, height, width),
+    /// `pixels` are HWC images one after another. Classes are named by their numbers.
     ///
     /// # Errors
     /// [`DataError::Setting`] when the lengths do not fit the shape or there is no image.
@@ -190,15 +195,34 @@ impl Dataset {
         &self.path
     }
 
-    /// (channels, height, width). Of a folder of mixed pictures: its most frequent size, with three channels if any
-    /// picture has colours; a [`Preprocess`](crate::Preprocess) brings them all to one shape.
+    /// (channels, height, width). Of a folder of mixed pictures: its most frequent size, with three
+    /// channels if any picture has colours; a [`Preprocess`](crate::Preprocess) brings them all to
+    /// one shape.
     pub fn shape(&self) -> (usize, usize, usize) {
         self.shape
     }
 
-    /// The class of an image, an index into [`Self::classes`]; `None` for an unlabelled dataset or an index out of range.
+    /// The class of an image, an index into [`Self::classes`]; `None` for an unlabelled dataset or
+    /// an index out of range.
     pub fn label(&self, index: usize) -> Option<u32> {
         self.labels.as_ref()?.get(index).copied()
+    }
+
+    /// What an image is called: its path below the dataset's folder, or its number.
+    ///
+    /// # Panics
+    /// Where `index` is not below [`Self::len`].
+    pub fn name(&self, index: usize) -> String {
+        match &self.source {
+            Source::Memory(_) => index.to_string(),
+            Source::Files(files) => {
+                let file = &files[index];
+                file.strip_prefix(&self.path)
+                    .unwrap_or(file)
+                    .display()
+                    .to_string()
+            }
+        }
     }
 
     /// The names of the classes; empty for an unlabelled dataset.
@@ -209,8 +233,8 @@ impl Dataset {
     /// The image as it is stored: grey or RGB, of its own size.
     ///
     /// # Errors
-    /// [`DataError::Decode`] for a picture that turns out to be damaged, which is also added to [`Self::skipped`];
-    /// [`DataError::Io`] when it cannot be read; [`DataError::OutOfRange`].
+    /// [`DataError::Decode`] for a picture that turns out to be damaged, which is also added to
+    /// [`Self::skipped`]; [`DataError::Io`] when it cannot be read; [`DataError::OutOfRange`].
     pub fn image(&self, index: usize) -> Result<Image, DataError> {
         if index >= self.len() {
             return Err(DataError::OutOfRange {
@@ -240,8 +264,8 @@ impl Dataset {
 
     /// The first decodable image at or after an index, wrapping around.
     ///
-    /// Only damage is passed over: a picture that cannot be *read* now may be readable after a restart, and then the
-    /// resumed run would see other images than the run it continues.
+    /// Only damage is passed over: a picture that cannot be *read* now may be readable after a
+    /// restart, and then the resumed run would see other images than the run it continues.
     pub(crate) fn readable_from(&self, index: usize) -> Result<(usize, Image), DataError> {
         for index in (index..self.len()).chain(0..index) {
             match self.image(index) {
@@ -259,8 +283,9 @@ impl Dataset {
         }
     }
 
-    /// The pictures left out so far, by path: at opening for a bad header or a place outside the class folders, later
-    /// for damage found when decoding. Each was reported once by [`log::warn!`].
+    /// The pictures left out so far, by path: at opening for a bad header or a place outside the
+    /// class folders, later for damage found when decoding. Each was reported once by
+    /// [`log::warn!`].
     pub fn skipped(&self) -> Vec<Skipped> {
         let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         skipped
@@ -370,7 +395,8 @@ fn locate_in_folder(path: &Path, split: Option<Split>) -> Result<Dataset, DataEr
     Dataset::from_folder(&path.join(chosen), &siblings)
 }
 
-/// Sorted, so that what is found does not depend on the file system; raw files come before their `.gz`.
+/// Sorted, so that what is found does not depend on the file system; raw files come before their
+/// `.gz`.
 fn file_names(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| DataError::io(folder, error))? {

@@ -120,8 +120,8 @@ impl fmt::Display for DataError {
             }
             DataError::Unrecognised { path, found } => write!(
                 f,
-                "no dataset in {}: {found}; expected IDX files (*-images-idx3-ubyte[.gz]), CIFAR binaries (*.bin), \
-                 or a folder of images with or without class folders",
+                "no dataset in {}: {found}; expected IDX files (*-images-idx3-ubyte[.gz]), \
+                 CIFAR binaries (*.bin), or a folder of images with or without class folders",
                 path.display()
             ),
             DataError::NoSplit { path, split } => write!(
@@ -132,7 +132,7 @@ impl fmt::Display for DataError {
                     Split::Train =>
                         "train-images-idx3-ubyte, data_batch_1.bin, train.bin or a folder train/",
                     Split::Test =>
-                        "t10k-images-idx3-ubyte, test_batch.bin, test.bin or a folder test/ or val/",
+                        "t10k-images-idx3-ubyte, test_batch.bin, test.bin or a folder test/, val/",
                 }
             ),
             DataError::Empty { path, skipped: 0 } => {
@@ -144,7 +144,8 @@ impl fmt::Display for DataError {
             }
             DataError::Empty { path, skipped } => write!(
                 f,
-                "no readable image in {}: all {skipped} candidates are corrupt; copy or download the data again",
+                "no readable image in {}: all {skipped} candidates are corrupt; copy or \
+                 download the data again",
                 path.display()
             ),
             DataError::Corrupt { path, reason } => {
@@ -160,8 +161,8 @@ impl fmt::Display for DataError {
                 labels,
             } => write!(
                 f,
-                "{} holds {labels} labels for {images} images; put the label file that belongs to the images beside \
-                 them",
+                "{} holds {labels} labels for {images} images; put the label file that belongs to \
+                 the images beside them",
                 path.display()
             ),
             DataError::NonUtf8 { path } => {

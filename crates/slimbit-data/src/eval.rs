@@ -40,10 +40,11 @@ pub struct EvalBatches<'a> {
     refused: Option<DataError>,
 }
 
-/// Every image of a dataset once, in order, as batches of at most `batch` images; the last may be smaller. Images that
-/// cannot be decoded are left out ([`Dataset::skipped`] lists them).
+/// Every image of a dataset once, in order, as batches of at most `batch` images; the last may be
+/// smaller. Images that cannot be decoded are left out ([`Dataset::skipped`] lists them).
 ///
-/// Images of a batch are decoded in parallel on Rayon's pool. Settings that cannot be used are the first item.
+/// Images of a batch are decoded in parallel on Rayon's pool. Settings that cannot be used are the
+/// first item.
 ///
 /// ```
 /// use slimbit_data::{Dataset, Preprocess, Split, eval_batches};

@@ -1,6 +1,8 @@
 use std::borrow::Cow;
+use std::path::Path;
 
 use crate::DataError;
+use crate::formats::folder;
 
 /// An 8-bit image in HWC order: `pixels[(y * width + x) * channels + c]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,8 @@ impl Image {
     /// Wraps interleaved pixels.
     ///
     /// # Errors
-    /// [`DataError::Setting`] when `channels` is neither 1 nor 3, a side is zero, or the length does not fit the shape.
+    /// [`DataError::Setting`] when `channels` is neither 1 nor 3, a side is zero, or the length
+    /// does not fit the shape.
     pub fn new(
         channels: usize,
         height: usize,
@@ -47,8 +50,17 @@ impl Image {
         })
     }
 
-    /// The image with 1 or 3 channels: RGB to grey by the ITU-R 601-2 luma weights as Pillow rounds them, grey to RGB by
-    /// repetition.
+    /// Decodes a picture file, told by its content.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is no picture or
+    /// damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        folder::decode(path.as_ref())
+    }
+
+    /// The image with 1 or 3 channels: RGB to grey by the ITU-R 601-2 luma weights as Pillow rounds
+    /// them, grey to RGB by repetition.
     pub fn with_channels(&self, channels: usize) -> Cow<'_, Image> {
         let pixels = match (self.channels, channels) {
             (3, 1) => self.pixels.chunks_exact(3).map(luma).collect(),

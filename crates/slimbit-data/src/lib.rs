@@ -1,12 +1,14 @@
 //! Images: datasets, decoding, augmentation and deterministic loading.
 //!
-//! A [`Dataset`] is a list of images with optional labels: IDX files, CIFAR binaries or a folder of pictures.
-//! A [`Preprocess`] says what a network is fed in evaluation, an [`AugmentConfig`] what the self-supervised objectives
-//! do to a training image, and a [`Loader`] turns the three into batches of two views, on worker threads, the same
-//! bytes for the same seed whatever the number of threads.
+//! A [`Dataset`] is a list of images with optional labels: IDX files, CIFAR binaries or a folder of
+//! pictures. A [`Preprocess`] says what a network is fed in evaluation, an [`AugmentConfig`] what
+//! the self-supervised objectives do to a training image, and a [`Loader`] turns the three into
+//! batches of two views, on worker threads, the same bytes for the same seed whatever the number of
+//! threads.
 //!
-//! Pixels are `u8` in HWC order until the final normalisation, and resizing and colour arithmetic give Pillow's bytes,
-//! so that a network trained or measured elsewhere sees here the input that it saw there.
+//! Pixels are `u8` in HWC order until the final normalisation, and resizing and colour arithmetic
+//! give Pillow's bytes, so that a network trained or measured elsewhere sees here the input that it
+//! saw there.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -18,7 +20,8 @@
 //! assert_eq!((train.len(), train.shape()), (10_000, (1, 28, 28)));
 //!
 //! let config = LoaderConfig { batch: 64, seed: 1, ..LoaderConfig::default() };
-//! let loader = Loader::new(train, config, AugmentConfig::fashion_mnist(), Preprocess::fashion_mnist())?;
+//! let (augment, preprocess) = (AugmentConfig::fashion_mnist(), Preprocess::fashion_mnist());
+//! let loader = Loader::new(train, config, augment, preprocess)?;
 //! for batch in loader.epoch(0, 0).take(2) {
 //!     let batch = batch?;
 //!     assert_eq!(batch.views[0].len(), 64 * 28 * 28);

@@ -15,7 +15,8 @@ use crate::{AugmentConfig, DataError, Dataset, Image, Preprocess, augment};
 pub struct LoaderConfig {
     /// Images per batch.
     pub batch: usize,
-    /// Threads that decode and augment; 0 does it on the calling thread. Does not change the batches.
+    /// Threads that decode and augment; 0 does it on the calling thread. Does not change the
+    /// batches.
     pub workers: usize,
     /// Seed of the order and of every view.
     pub seed: u64,
@@ -56,8 +57,8 @@ pub struct ViewBatch {
 
 /// Self-supervised batches of a dataset: each image twice, under two independent augmentations.
 ///
-/// Every batch is a function of (seed, epoch, batch number) alone: neither the number of workers, nor where an epoch is
-/// entered, nor which batches were made before changes a byte.
+/// Every batch is a function of (seed, epoch, batch number) alone: neither the number of workers,
+/// nor where an epoch is entered, nor which batches were made before changes a byte.
 pub struct Loader {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
@@ -91,9 +92,17 @@ impl Loader {
             );
             return Err(DataError::setting("loader.batch", reason));
         }
-        if loader.config.workers > MAX_WORKERS {
-            let reason = format!("{} threads; at most {MAX_WORKERS}", loader.config.workers);
-            return Err(DataError::setting("loader.workers", reason));
+        let limits = [
+            ("loader.workers", loader.config.workers, MAX_WORKERS),
+            ("loader.prefetch", loader.config.prefetch, MAX_PREFETCH),
+        ];
+        for (name, value, most) in limits {
+            if value > most {
+                return Err(DataError::setting(
+                    name,
+                    format!("{value} is more than {most}"),
+                ));
+            }
         }
         Ok(loader)
     }
@@ -118,10 +127,12 @@ impl Loader {
         &self.preprocess
     }
 
-    /// The batches `start_batch..` of an epoch, in order; none when `start_batch` is not below [`Self::batches`].
+    /// The batches `start_batch..` of an epoch, in order; none when `start_batch` is not below
+    /// [`Self::batches`].
     ///
-    /// Workers start at once and stop when the iterator is dropped. An image that cannot be decoded is replaced by the
-    /// next one that can ([`Dataset::skipped`] lists it). The first error ends the iteration.
+    /// Workers start at once and stop when the iterator is dropped. An image that cannot be decoded
+    /// is replaced by the next one that can ([`Dataset::skipped`] lists it). The first error ends
+    /// the iteration.
     pub fn epoch(&self, epoch: u64, start_batch: usize) -> Epoch {
         let batches = self.batches();
         let views = Views {
@@ -147,6 +158,7 @@ impl Loader {
 }
 
 const MAX_WORKERS: usize = 256;
+const MAX_PREFETCH: usize = 4096;
 
 /// The batches of one epoch, made by [`Loader::epoch`].
 pub struct Epoch {

@@ -16,8 +16,8 @@ pub(crate) trait Producer: Send + Sync + 'static {
 
 /// The items of a range, made ahead of time on worker threads and handed out in order.
 ///
-/// Worker `k` of `n` makes every `n`-th item from the `k`-th on, into a bounded queue of its own: order needs no
-/// reassembly, and a slow consumer holds every worker back.
+/// Worker `k` of `n` makes every `n`-th item from the `k`-th on, into a bounded queue of its own:
+/// order needs no reassembly, and a slow consumer holds every worker back.
 pub(crate) struct Prefetch<P: Producer> {
     producer: Arc<P>,
     stop: Arc<AtomicBool>,
@@ -33,8 +33,9 @@ struct Worker<T> {
 }
 
 impl<P: Producer> Prefetch<P> {
-    /// Starts `workers` threads, which together keep about `depth` items ready; with no workers, items are made by
-    /// `next` on the calling thread. A thread that cannot be started is reported by the first `next`.
+    /// Starts `workers` threads, which together keep about `depth` items ready; with no workers,
+    /// items are made by `next` on the calling thread. A thread that cannot be started is reported
+    /// by the first `next`.
     pub(crate) fn start(
         producer: Arc<P>,
         items: Range<usize>,

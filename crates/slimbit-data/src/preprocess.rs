@@ -16,7 +16,8 @@ pub enum Resize {
     Shorter(usize),
 }
 
-/// What a network is fed in evaluation: grey or RGB, a size, and the normalisation `(code / 255 - mean) / std`.
+/// What a network is fed in evaluation: grey or RGB, a size, and the normalisation `(code / 255 -
+/// mean) / std`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
@@ -39,7 +40,8 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
-    /// CIFAR images as they are, with the constants that US3L and SSQL use for CIFAR-10 and CIFAR-100 alike.
+    /// CIFAR images as they are, with the constants that US3L and SSQL use for CIFAR-10 and
+    /// CIFAR-100 alike.
     pub fn cifar() -> Self {
         Preprocess {
             channels: 3,
@@ -137,7 +139,8 @@ impl Preprocess {
         self.len() == 0
     }
 
-    /// The network's input as 8-bit codes in HWC order: converted, resized and cropped, not yet normalised.
+    /// The network's input as 8-bit codes in HWC order: converted, resized and cropped, not yet
+    /// normalised.
     ///
     /// Sizes are rounded as torchvision's `Resize` and `CenterCrop` do.
     pub fn codes(&self, image: &Image) -> Vec<u8> {

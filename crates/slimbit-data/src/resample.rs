@@ -1,6 +1,7 @@
-//! Separable resampling in fixed point, in Pillow's arithmetic: weights in units of 2^-22, a rounding to `u8` between
-//! the horizontal and the vertical pass, and support that grows with the reduction (antialiasing). Own code, because no
-//! crate gives Pillow's bytes on every CPU, and calibrated ranges and golden tests depend on the bytes.
+//! Separable resampling in fixed point, in Pillow's arithmetic: weights in units of 2^-22, a
+//! rounding to `u8` between the horizontal and the vertical pass, and support that grows with the
+//! reduction (antialiasing). Own code, because no crate gives Pillow's bytes on every CPU, and
+//! calibrated ranges and golden tests depend on the bytes.
 
 use std::ops::Range;
 
@@ -61,7 +62,8 @@ impl Window {
     }
 }
 
-/// For every output position along one axis, the run of inputs that it reads, all runs of one length.
+/// For every output position along one axis, the run of inputs that it reads, all runs of one
+/// length.
 struct Taps {
     starts: Vec<usize>,
     length: usize,
@@ -325,7 +327,8 @@ mod tests {
 
     #[test]
     fn halving_averages_with_antialiasing() {
-        // A step edge: the triangle of support 2 reaches over it, a plain bilinear sample would not.
+        // A step edge: the triangle of support 2 reaches over it, a plain bilinear sample would
+        // not.
         let image = Image::new(1, 1, 8, vec![0, 0, 0, 0, 255, 255, 255, 255]).unwrap();
         let half = resize(&image, Window::whole(&image), 1, 4, Filter::Bilinear);
         assert_eq!(half.pixels, [0, 32, 223, 255]);

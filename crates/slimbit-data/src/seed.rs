@@ -7,8 +7,9 @@ const SHUFFLE: u64 = u64::MAX;
 
 /// The generator of one view of one image in one epoch.
 ///
-/// The four numbers, little-endian, *are* the ChaCha8 key: no two views share a stream, and none depends on what was
-/// drawn before it, so that batches can be made in any order, by any number of threads, from any starting point.
+/// The four numbers, little-endian, *are* the ChaCha8 key: no two views share a stream, and none
+/// depends on what was drawn before it, so that batches can be made in any order, by any number of
+/// threads, from any starting point.
 pub(crate) fn view_rng(seed: u64, epoch: u64, index: usize, view: usize) -> ChaCha8Rng {
     keyed(seed, epoch, index as u64, view as u64)
 }

@@ -209,6 +209,7 @@ fn class_folders_give_labels_and_splits_share_them() {
     let train = Dataset::open(root.path()).unwrap();
     assert_eq!((train.len(), train.shape()), (3, (3, 3, 4)));
     assert_eq!(train.classes(), ["cat", "dog"]);
+    assert_eq!(train.name(0), "cat/1.png");
     assert!(
         (0..3)
             .map(|index| train.label(index).unwrap())

@@ -103,8 +103,8 @@ fn views_of_an_image_differ_from_each_other_and_between_epochs_and_seeds() {
     assert_ne!(view(12, 0)[0], first);
 }
 
-/// Guards what determinism between two runs of one build cannot: that an update of the code or of a dependency changes
-/// the views that a resumed run sees.
+/// Guards what determinism between two runs of one build cannot: that an update of the code or of a
+/// dependency changes the views that a resumed run sees.
 #[test]
 fn the_views_of_a_seed_stay_what_they_are() {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -197,6 +197,16 @@ fn settings_that_cannot_work_are_refused() {
         (
             make(config(100_000), AugmentConfig::cifar()),
             "loader.workers",
+        ),
+        (
+            make(
+                LoaderConfig {
+                    prefetch: usize::MAX,
+                    ..config(1)
+                },
+                AugmentConfig::cifar(),
+            ),
+            "loader.prefetch",
         ),
         (
             make(

@@ -1,5 +1,5 @@
-//! Pillow's `ImageEnhance` and HSV arithmetic, byte for byte: the enhanced value is a blend of the image with a
-//! degenerate one (black, its mean grey, its grey version), truncated.
+//! Pillow's `ImageEnhance` and HSV arithmetic, byte for byte: the enhanced value is a blend of the
+//! image with a degenerate one (black, its mean grey, its grey version), truncated.
 
 use std::sync::LazyLock;
 

@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::DataError;
 
-/// The distribution from which views are drawn (`specs/us3l_ssql.md`, section 1.1). The default is [`Self::cifar`].
+/// The distribution from which views are drawn (`specs/us3l_ssql.md`, section 1.1). The default is
+/// [`Self::cifar`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AugmentConfig {

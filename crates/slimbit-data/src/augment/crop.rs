@@ -6,8 +6,8 @@ use crate::resample::Window;
 
 const TRIES: usize = 10;
 
-/// The window of torchvision's random resized crop: an area and an aspect ratio that fit within ten tries, or else the
-/// largest central window whose ratio is allowed.
+/// The window of torchvision's random resized crop: an area and an aspect ratio that fit within ten
+/// tries, or else the largest central window whose ratio is allowed.
 pub(super) fn random_window<R: Rng + ?Sized>(
     image: &Image,
     config: &AugmentConfig,
@@ -82,7 +82,8 @@ mod tests {
             assert!((0.73..=1.37).contains(&ratio(window)), "{window:?}");
         }
         let mean = windows.iter().map(share).sum::<f64>() / windows.len() as f64;
-        // Uniform on 0.2..1 has mean 0.6; large windows that do not fit are drawn again, which takes a little off.
+        // Uniform on 0.2..1 has mean 0.6; large windows that do not fit are drawn again, which
+        // takes a little off.
         assert!((0.54..0.6).contains(&mean), "{mean}");
         assert!(windows.iter().any(|w| share(w) < 0.22) && windows.iter().any(|w| share(w) > 0.95));
         assert!(windows.iter().any(|w| w.top == 0) && windows.iter().any(|w| w.left > 40));

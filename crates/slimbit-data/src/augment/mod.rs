@@ -12,11 +12,12 @@ pub use config::AugmentConfig;
 use crate::Image;
 use crate::resample::{self, Filter};
 
-/// Makes one random view of an image, `size` = (height, width): random resized crop, colour jitter in random order,
-/// greyscale, Gaussian blur, horizontal flip.
+/// Makes one random view of an image, `size` = (height, width): random resized crop, colour jitter
+/// in random order, greyscale, Gaussian blur, horizontal flip.
 ///
-/// The number of channels stays. On grey images saturation, hue and greyscale have no effect, as in torchvision; they
-/// draw from `rng` all the same, so that the geometry of a view does not depend on its colours.
+/// The number of channels stays. On grey images saturation, hue and greyscale have no effect, as in
+/// torchvision; they draw from `rng` all the same, so that the geometry of a view does not depend
+/// on its colours.
 ///
 /// ```
 /// use rand::SeedableRng;

@@ -1,4 +1,5 @@
-//! The binary version of CIFAR-10 and CIFAR-100: records of one or two labels and 3 × 32 × 32 bytes, CHW.
+//! The binary version of CIFAR-10 and CIFAR-100: records of one or two labels and 3 × 32 × 32
+//! bytes, CHW.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ pub(crate) fn archive_folder(names: &[String]) -> Option<&String> {
         .find(|name| matches!(name.as_str(), "cifar-10-batches-bin" | "cifar-100-binary"))
 }
 
-/// The record files of a split among the sorted file names of a folder, or of the training split without one; `None`
-/// when the folder is not CIFAR's.
+/// The record files of a split among the sorted file names of a folder, or of the training split
+/// without one; `None` when the folder is not CIFAR's.
 pub(crate) fn record_files(names: &[String], split: Option<Split>) -> Option<Vec<&String>> {
     let is_train = |name: &str| {
         name == "train.bin" || name.starts_with("data_batch") && name.ends_with(".bin")

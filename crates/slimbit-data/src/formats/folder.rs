@@ -1,4 +1,5 @@
-//! Folders of pictures: one subfolder per class, or all in one folder without labels; decoded when they are asked for.
+//! Folders of pictures: one subfolder per class, or all in one folder without labels; decoded when
+//! they are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -32,8 +33,8 @@ fn split_of(name: &str) -> Option<Split> {
     }
 }
 
-/// The split folders of a folder that holds nothing but splits; a folder with other subfolders has classes, one of which
-/// may well be called `train`.
+/// The split folders of a folder that holds nothing but splits; a folder with other subfolders has
+/// classes, one of which may well be called `train`.
 pub(crate) fn split_folders(folder: &Path) -> Result<BTreeMap<String, Split>, DataError> {
     let mut splits = BTreeMap::new();
     for entry in entries(folder, 1) {
@@ -54,8 +55,8 @@ pub(crate) fn split_folders(folder: &Path) -> Result<BTreeMap<String, Split>, Da
     Ok(splits)
 }
 
-/// Lists a folder and reads the header of every picture; `siblings` are the other splits of the same dataset, whose
-/// classes are numbered with this one's.
+/// Lists a folder and reads the header of every picture; `siblings` are the other splits of the
+/// same dataset, whose classes are numbered with this one's.
 pub(crate) fn open(folder: &Path, siblings: &[PathBuf]) -> Result<Folder, DataError> {
     let own = class_folders(folder)?;
     let mut names = own.clone();
@@ -121,7 +122,8 @@ pub(crate) fn open(folder: &Path, siblings: &[PathBuf]) -> Result<Folder, DataEr
     })
 }
 
-/// Decodes one picture: grey stays grey, everything else becomes RGB, transparency is dropped, 16 bits become 8.
+/// Decodes one picture: grey stays grey, everything else becomes RGB, transparency is dropped, 16
+/// bits become 8.
 pub(crate) fn decode(path: &Path) -> Result<Image, DataError> {
     let bytes = fs::read(path).map_err(|error| DataError::io(path, error))?;
     let undecodable = |reason: String| DataError::Decode {
@@ -132,7 +134,7 @@ pub(crate) fn decode(path: &Path) -> Result<Image, DataError> {
     let reader = ImageReader::new(Cursor::new(&bytes))
         .with_guessed_format()
         .map_err(|e| undecodable(e.to_string()))?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !ends_as_jpeg(&bytes) {
+    if reader.format() == Some(ImageFormat::Jpeg) && !reaches_end_of_image(&bytes) {
         return Err(undecodable(
             "the file is truncated: it has no end-of-image marker".into(),
         ));
@@ -159,9 +161,24 @@ pub(crate) fn decode(path: &Path) -> Result<Image, DataError> {
         .map_err(|error| undecodable(error.to_string()))
 }
 
-/// The JPEG decoder pads a truncated picture with grey; cameras may append data of their own after the marker.
-fn ends_as_jpeg(bytes: &[u8]) -> bool {
-    bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9])
+/// Whether a JPEG's segments lead to its end-of-image marker: the decoder pads a truncated picture
+/// with grey instead of refusing it. Markers are followed from the start, because embedded
+/// thumbnails and appended videos have their own.
+fn reaches_end_of_image(jpeg: &[u8]) -> bool {
+    let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
+    let mut rest = jpeg.get(2..).unwrap_or_default();
+    while let Some(marker) = rest.windows(2).position(is_marker) {
+        let segment = &rest[marker + 2..];
+        rest = match (rest[marker + 1], segment) {
+            (0xd9, _) => return true,
+            (0x01 | 0xd8, _) => segment,
+            (_, &[high, low, ..]) => segment
+                .get(usize::from(u16::from_be_bytes([high, low]))..)
+                .unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
 }
 
 fn read_shape(path: &Path) -> Result<Result<Shape, String>, DataError> {
@@ -229,7 +246,8 @@ fn first_component(path: &Path, folder: &Path) -> String {
         .into_owned()
 }
 
-/// What is below a folder, sorted by name, without hidden entries (`.DS_Store`, `.ipynb_checkpoints`).
+/// What is below a folder, sorted by name, without hidden entries (`.DS_Store`,
+/// `.ipynb_checkpoints`).
 fn entries(folder: &Path, depth: usize) -> impl Iterator<Item = Result<DirEntry, DataError>> {
     let is_hidden = |entry: &DirEntry| {
         entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
@@ -251,4 +269,34 @@ fn entries(folder: &Path, depth: usize) -> impl Iterator<Item = Result<DirEntry,
                 }
             })
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_jpeg_is_not_that_of_its_thumbnail() {
+        let mut jpeg = Cursor::new(Vec::new());
+        let noise = image::RgbImage::from_fn(40, 40, |x, y| {
+            image::Rgb([(x * y * 7) as u8, (x * 31) as u8, y as u8])
+        });
+        noise.write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let plain = jpeg.into_inner();
+        let length = (plain.len() as u16 + 2).to_be_bytes();
+        let embedding = [&plain[..2], &[0xff, 0xe1], &length, &plain, &plain[2..]].concat();
+        for jpeg in [&plain, &embedding] {
+            assert!(reaches_end_of_image(jpeg));
+            assert!(reaches_end_of_image(
+                &[jpeg, &[0xff, 0xda, 0xff][..]].concat()
+            ));
+            for cut in 1..jpeg.len() - 1 {
+                assert!(
+                    !reaches_end_of_image(&jpeg[..cut]),
+                    "{cut} of {}",
+                    jpeg.len()
+                );
+            }
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! IDX, the format of MNIST and its successors: a big-endian header of dimensions, then the bytes; raw or gzipped.
+//! IDX, the format of MNIST and its successors: a big-endian header of dimensions, then the bytes;
+//! raw or gzipped.
 
 use std::fs;
 use std::io::Read;
@@ -9,7 +10,8 @@ use flate2::read::MultiGzDecoder;
 use super::{Pixels, class_names};
 use crate::{DataError, Split};
 
-/// The most that deflate can expand its input: a header that claims more than this is wrong, whatever follows.
+/// The most that deflate can expand its input: a header that claims more than this is wrong,
+/// whatever follows.
 const MAX_EXPANSION: u64 = 1032;
 
 pub(crate) fn is_image_file(name: &str) -> bool {
@@ -18,7 +20,8 @@ pub(crate) fn is_image_file(name: &str) -> bool {
         .ends_with("idx3-ubyte")
 }
 
-/// The image file of a split among the file names of a folder; without a split, the training images or what there is.
+/// The image file of a split among the file names of a folder; without a split, the training images
+/// or what there is.
 pub(crate) fn image_file(names: &[String], split: Option<Split>) -> Option<&String> {
     let find = |markers: &[&str]| {
         let belongs = |name: &&String| markers.iter().any(|marker| name.contains(marker));
