@@ -1,0 +1,10 @@
+//! The engine against its definition, on random networks that use every operator.
+
+mod allocation;
+mod damage;
+mod equality;
+mod file;
+mod graphs;
+mod lowering;
+mod proof;
+mod threads;
