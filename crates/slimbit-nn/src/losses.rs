@@ -1,0 +1,75 @@
+//! Losses on the embeddings of two views (spec section 1.3). Targets carry no gradient.
+
+use burn::tensor::{Bool, Tensor};
+
+/// Least norm by which a row is divided.
+const EPS: f64 = 1e-8;
+
+/// Rows of unit length.
+pub fn normalise(x: Tensor<2>) -> Tensor<2> {
+    let norm = x.clone().square().sum_dim(1).clamp_min(EPS * EPS).sqrt();
+    x / norm
+}
+
+/// Cross-view cosine loss, `-½ (mean cos(p₁, t₂) + mean cos(p₂, t₁))`, in `[-1, 1]`.
+///
+/// `predictions` and `targets` are the two views' embeddings `[batch, dim]`.
+pub fn cosine(predictions: [Tensor<2>; 2], targets: [Tensor<2>; 2]) -> Tensor<1> {
+    let [p1, p2] = predictions;
+    let [t1, t2] = targets;
+    let mean_cosine = |p: Tensor<2>, t: Tensor<2>| {
+        let target = normalise(t.without_autodiff());
+        (normalise(p) * target).sum_dim(1).mean()
+    };
+    (mean_cosine(p1, t2) + mean_cosine(p2, t1)) * -0.5
+}
+
+/// Cross-view InfoNCE loss (NT-Xent, student and teacher form): [`info_nce_pair`] of the students
+/// of one view and the targets of the other, averaged over the two pairings.
+///
+/// `chunk` rows of the batch at a time compete with each other, as on as many devices with that
+/// batch each; `None` for the whole batch.
+pub fn info_nce(
+    students: [Tensor<2>; 2],
+    targets: [Tensor<2>; 2],
+    temperature: f64,
+    chunk: Option<usize>,
+) -> Tensor<1> {
+    let [s1, s2] = students;
+    let [t1, t2] = targets.map(Tensor::without_autodiff);
+    let pair = |s: Tensor<2>, t: Tensor<2>| {
+        let rows = s.dims()[0];
+        let chunk = chunk.unwrap_or(rows).clamp(1, rows);
+        let mut sum: Option<Tensor<1>> = None;
+        for (s, t) in s.split(chunk, 0).into_iter().zip(t.split(chunk, 0)) {
+            let weight = s.dims()[0] as f64 / rows as f64;
+            let loss = info_nce_pair(s, t, temperature) * weight;
+            sum = Some(match sum {
+                Some(sum) => sum + loss,
+                None => loss,
+            });
+        }
+        sum.expect("a batch has at least one chunk")
+    };
+    (pair(s1, t2) + pair(s2, t1)) * 0.5
+}
+
+/// InfoNCE over the `2·batch` rows of `a` and `b` `[batch, dim]`: cross-entropy of the cosines over
+/// `temperature`, each row's positive being its counterpart and all others its negatives. The
+/// gradient reaches both operands; this alone, on both views, is SimCLR's loss.
+pub fn info_nce_pair(a: Tensor<2>, b: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let (a, b) = match a.is_autodiff() || b.is_autodiff() {
+        true => (normalise(a.autodiff()), normalise(b.autodiff())),
+        false => (normalise(a), normalise(b)),
+    };
+    let rows = a.dims()[0];
+    // A row and its counterpart have the same positive, hence one sum for both halves.
+    let positive = (a.clone() * b.clone()).sum_dim(1).mean() / temperature;
+    let both = Tensor::cat(vec![a, b], 0);
+    let logits = both.clone().matmul(both.transpose()) / temperature;
+    let own = Tensor::<2, Bool>::diag_mask([2 * rows, 2 * rows], 0, &logits.device()).bool_not();
+    let logits = logits.mask_fill(own, f32::NEG_INFINITY);
+    let largest = logits.clone().without_autodiff().max_dim(1);
+    let sum = (logits - largest.clone()).exp().sum_dim(1);
+    (sum.log() + largest).mean() - positive
+}

@@ -1,0 +1,9 @@
+//! What the crate promises, on small networks of every block type.
+
+mod deployed;
+mod determinism;
+mod losses;
+mod networks;
+mod quantisation;
+mod slices;
+mod training;
