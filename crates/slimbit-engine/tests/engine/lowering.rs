@@ -52,7 +52,12 @@ pub(crate) fn image(model: &Model, seed: u64) -> Vec<u8> {
     (0..length).map(|_| rng.random()).collect()
 }
 
-pub(crate) fn lower(graph: Graph, grid: WeightGrid, points: &[Point], rng: &mut ChaCha8Rng) -> Model {
+pub(crate) fn lower(
+    graph: Graph,
+    grid: WeightGrid,
+    points: &[Point],
+    rng: &mut ChaCha8Rng,
+) -> Model {
     let stages = graph.stages().unwrap();
     let input = input_codes(graph.input_shape().channels());
     let weights = weights(&graph, &stages, grid, points, rng);

@@ -1,10 +1,12 @@
 //! The engine against its definition, on random networks that use every operator.
 
 mod allocation;
+mod corpus;
 mod damage;
 mod equality;
 mod file;
 mod graphs;
 mod lowering;
 mod proof;
+mod reseal;
 mod threads;
