@@ -39,7 +39,7 @@ fn with_graph(graph: &str) -> Vec<u8> {
 fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let whole = [53, 1, 78].map(|seed| random_model(seed).to_bytes());
     let [odd, minmax, nested] = whole;
-    let input = "{\"name\":\"x\",\"op\":{\"input\":{\"channels\":1,\"height\":H,\"width\":4}},\
+    let input = "{\"name\":\"input\",\"op\":{\"input\":{\"channels\":1,\"height\":H,\"width\":4}},\
                  \"inputs\":[]}";
     let graph = |height: &str, outputs: &str| {
         let node = input.replace('H', height);
