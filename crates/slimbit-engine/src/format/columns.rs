@@ -116,7 +116,7 @@ impl PointColumns {
         columns.column("stage.zero_point", stages, 1, &mut self.stage_zero_point)?;
         columns.column("stage.bits", stages, 1, &mut self.stage_bits)?;
         columns.column("stage.clip", stages, 2, &mut self.stage_clip)?;
-        columns.column("stage.rows", stages, 1, &mut self.stage_rows)?;
+        columns.column("stage.rows", stages, 3, &mut self.stage_rows)?;
         columns.column("requant.m", rows, 1, &mut self.requant_m)?;
         columns.column("requant.c", rows, 1, &mut self.requant_c)?;
         columns.column("requant.k", rows, 1, &mut self.requant_k)?;
@@ -149,16 +149,16 @@ impl PointColumns {
             OutputQuant::Wide { .. } => 0,
         });
         let mut clipped = Clip { lo: 0, hi: 0 };
-        let mut rows = 0;
+        let [mut rescalings, mut sums, mut tabled] = [0; 3];
         match &stage.arithmetic {
             Arithmetic::Input | Arithmetic::Copy => {}
             Arithmetic::Channels { channels, clip } => {
                 channels.iter().for_each(|row| self.push_requant(row));
-                (clipped, rows) = (*clip, channels.len());
+                (clipped, rescalings) = (*clip, channels.len());
             }
             Arithmetic::Pool { requant, clip } => {
                 self.push_requant(requant);
-                (clipped, rows) = (*clip, 1);
+                (clipped, rescalings) = (*clip, 1);
             }
             Arithmetic::Add {
                 truth,
@@ -170,15 +170,16 @@ impl PointColumns {
                 self.add_k.push(requant.k);
                 self.add_slopes.extend([truth.a, truth.b]);
                 self.add_offset.push(truth.c);
-                (clipped, rows) = (*clip, 1);
+                (clipped, sums) = (*clip, 1);
             }
             Arithmetic::Tables(tables) => {
                 self.tables.extend(tables.iter().flat_map(|table| table.0));
-                rows = tables.len();
+                tabled = tables.len();
             }
         }
         self.stage_clip.extend([clipped.lo, clipped.hi]);
-        self.stage_rows.push(rows as i32);
+        let rows = [rescalings, sums, tabled].map(|rows| rows as i32);
+        self.stage_rows.extend(rows);
     }
 
     fn push_requant(&mut self, row: &ChannelRequant) {
@@ -207,22 +208,22 @@ impl PointColumns {
                 lo: self.stage_clip[2 * index],
                 hi: self.stage_clip[2 * index + 1],
             };
-            let (arithmetic, taken) = match form {
-                Form::Input => (Arithmetic::Input, 0),
-                Form::Copy => (Arithmetic::Copy, 0),
+            let arithmetic = match form {
+                Form::Input => Arithmetic::Input,
+                Form::Copy => Arithmetic::Copy,
                 Form::Channels(n) => {
                     let channels = (rows..rows + n).map(|row| self.requant(row)).collect();
                     rows += n;
-                    (Arithmetic::Channels { channels, clip }, n)
+                    Arithmetic::Channels { channels, clip }
                 }
                 Form::Pool => {
                     let requant = self.requant(rows);
                     rows += 1;
-                    (Arithmetic::Pool { requant, clip }, 1)
+                    Arithmetic::Pool { requant, clip }
                 }
                 Form::Add => {
                     adds += 1;
-                    (self.add(adds - 1, clip), 1)
+                    self.add(adds - 1, clip)
                 }
                 Form::Tables(n) => {
                     let table = |t: usize| {
@@ -231,12 +232,14 @@ impl PointColumns {
                     };
                     let made = (tables..tables + n).map(table).collect();
                     tables += n;
-                    (Arithmetic::Tables(made), n)
+                    Arithmetic::Tables(made)
                 }
             };
-            if self.stage_rows[index] != taken as i32 {
-                let what = format!("{} rows, wanted {taken}", self.stage_rows[index]);
-                return Err((index, what));
+            let taken = [form.rows(), usize::from(form == Form::Add), form.tables()];
+            let taken = taken.map(|rows| rows as i32);
+            let stored = &self.stage_rows[3 * index..3 * (index + 1)];
+            if stored != taken {
+                return Err((index, format!("{stored:?} rows, wanted {taken:?}")));
             }
             let clipless = !matches!(form, Form::Channels(_) | Form::Pool | Form::Add);
             if clipless && clip != (Clip { lo: 0, hi: 0 }) {
