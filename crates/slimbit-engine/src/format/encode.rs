@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::columns::{Columns, InputColumns, Kind, Number, PointColumns, forms};
 use super::{CHECKSUM_DIGITS, FORMAT, VERSION, checksum, checksum_digits};
 use crate::layout::layouts;
-use crate::{CodeArray, Codes, Model};
+use crate::{Codes, Model};
 
 /// One entry of a safetensors header.
 #[derive(Serialize)]
@@ -142,23 +142,23 @@ fn tensors(model: &Model) -> Vec<Tensor<'_>> {
         let mut magnitudes = weights.max_abs.clone();
         let count = magnitudes.len();
         let Ok(()) = tensors.column(&format!("max_abs/{name}"), count, 1, &mut magnitudes);
-        let mut push = |name: String, codes: &'_ CodeArray| {
-            let codes: &[i8] = codes;
-            tensors.list.push(Tensor {
-                name,
+        let stored = match &weights.codes {
+            Codes::Nested(codes) => vec![("codes".to_owned(), codes)],
+            Codes::MinMax(by_bits) => {
+                let named = by_bits
+                    .iter()
+                    .map(|(bits, codes)| (format!("codes.w{bits}"), codes));
+                named.collect()
+            }
+        };
+        tensors
+            .list
+            .extend(stored.into_iter().map(|(kind, codes)| Tensor {
+                name: format!("{kind}/{name}"),
                 kind: Kind::I8,
                 shape: weights.shape.to_vec(),
-                data: Cow::Owned(bytemuck::cast_slice(codes).to_vec()),
-            });
-        };
-        match &weights.codes {
-            Codes::Nested(codes) => push(format!("codes/{name}"), codes),
-            Codes::MinMax(by_bits) => {
-                for (bits, codes) in by_bits {
-                    push(format!("codes.w{bits}/{name}"), codes);
-                }
-            }
-        }
+                data: Cow::Borrowed(bytemuck::cast_slice(codes)),
+            }));
     }
     for (index, point) in model.points().iter().enumerate() {
         tensors.prefix = format!("points/{index}/");

@@ -1,23 +1,26 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use slimbit_engine::Session;
+use slimbit_engine::{Model, Session};
 use slimbit_kernels::Isa;
 
+use crate::corpus::seeds;
 use crate::lowering::{image, points, random_model};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, counting requests per thread.
 struct Counting;
 
-// SAFETY: every request goes to the system's allocator unchanged; counting touches a plain cell
-// that needs neither memory nor a destructor.
+// SAFETY: every request goes to the system's allocator unchanged; counting touches plain cells
+// that need neither memory nor a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        LARGEST.set(LARGEST.get().max(layout.size()));
         // SAFETY: the caller's promise about `layout` is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -57,5 +60,18 @@ fn running_an_image_and_returning_to_a_point_allocate_nothing() {
                 assert_eq!(counted, 0, "seed {seed}, {point} on {isa}");
             }
         }
+    }
+}
+
+#[test]
+fn no_request_of_the_reader_exceeds_the_file() {
+    for (name, bytes, _) in seeds() {
+        LARGEST.set(0);
+        let outcome = Model::from_bytes(&bytes[..]).map(drop);
+        let (largest, length) = (LARGEST.get(), bytes.len());
+        assert!(
+            largest <= length.max(4096),
+            "{name}: {largest} for {length}, {outcome:?}"
+        );
     }
 }

@@ -36,7 +36,7 @@ fn with_graph(graph: &str) -> Vec<u8> {
 
 /// Three whole files, one per weight grid, and a few that are broken each in its own way: name,
 /// bytes, and a part of the error if there is one.
-fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let whole = [53, 1, 78].map(|seed| random_model(seed).to_bytes());
     let [odd, minmax, nested] = whole;
     let input = "{\"name\":\"input\",\"op\":{\"input\":{\"channels\":1,\"height\":H,\"width\":4}},\
