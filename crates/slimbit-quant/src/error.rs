@@ -2,6 +2,7 @@ use std::fmt;
 
 use slimbit_engine::EngineError;
 use slimbit_graph::{GraphError, Point};
+use slimbit_nn::NnError;
 use slimbit_num::{AccumulatorOverflow, SolveError};
 
 /// Why a network could not be calibrated or lowered.
@@ -45,6 +46,8 @@ pub enum QuantError {
         /// How far it reaches.
         source: AccumulatorOverflow,
     },
+    /// The float network could not be run.
+    Network(NnError),
     /// The engine refuses the result.
     Engine(EngineError),
 }
@@ -91,6 +94,7 @@ impl fmt::Display for QuantError {
                     "stage `{stage}`, channel {channel}, at {point}: {source}"
                 )
             }
+            Self::Network(error) => write!(f, "float network: {error}"),
             Self::Engine(error) => write!(f, "{error}"),
         }
     }
@@ -102,6 +106,7 @@ impl std::error::Error for QuantError {
             Self::Graph(error) => Some(error),
             Self::Unsolved { source, .. } => Some(source),
             Self::Overflow { source, .. } => Some(source),
+            Self::Network(error) => Some(error),
             Self::Engine(error) => Some(error),
             Self::Normalisation(_) | Self::Images(_) | Self::Statistics { .. } => None,
         }
@@ -111,6 +116,12 @@ impl std::error::Error for QuantError {
 impl From<GraphError> for QuantError {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
+    }
+}
+
+impl From<NnError> for QuantError {
+    fn from(error: NnError) -> Self {
+        Self::Network(error)
     }
 }
 

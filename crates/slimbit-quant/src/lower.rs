@@ -13,33 +13,7 @@ use slimbit_num::{ActQuant, Clip, SolveError, Table, WeightGrid, accumulator_int
 
 use crate::formula::{self, Folded, Line};
 use crate::solver::Solver;
-use crate::{QuantError, input_codes, quantisers, weights};
-
-/// What a model needs besides the network and its statistics.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// How weights become integers. Train on the grid that is deployed.
-    pub grid: WeightGrid,
-    /// Mean of each image channel, as a fraction of white.
-    pub mean: Vec<f32>,
-    /// Standard deviation of each image channel, as a fraction of white.
-    pub std: Vec<f32>,
-    /// Free text that travels with the file.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// How far lowering has come: one report per stage and point, in no particular order.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    /// The point of the stage that was just finished.
-    pub point: Point,
-    /// That stage.
-    pub stage: &'a str,
-    /// Stages finished, over all points.
-    pub done: usize,
-    /// Stages in all.
-    pub total: usize,
-}
+use crate::{Progress, QuantError, Settings, Task, quantisers, weights};
 
 /// Turns a float network at full width into a model of integers at every point of `statistics`.
 ///
@@ -60,12 +34,7 @@ pub fn lower(
     progress: impl Fn(Progress) + Sync,
 ) -> Result<Model, QuantError> {
     params.check(graph)?;
-    let input = input_codes(&settings.mean, &settings.std)?;
-    let channels = graph.input_shape().channels();
-    if input.tables.len() != channels {
-        let what = format!("{} means for {channels} channels", input.tables.len());
-        return Err(QuantError::Normalisation(what));
-    }
+    let input = settings.input(graph)?;
     let stages = graph.stages()?;
     let points: Vec<Point> = statistics.iter().map(|s| s.point).collect();
     let weights = weights::quantise(graph, &stages, params, settings.grid, &points)?;
@@ -90,6 +59,7 @@ pub fn lower(
         .map(|&(point, stage)| {
             let arithmetic = lowering.arithmetic(&plans[point], stage)?;
             progress(Progress {
+                task: Task::Lower,
                 point: plans[point].statistics.point,
                 stage: &stages[stage].name,
                 done: done.fetch_add(1, Ordering::Relaxed) + 1,

@@ -8,7 +8,12 @@ use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use slimbit_graph::{Array, Graph, Op, Params, Point, PointStatistics, Range, Shape, Width};
+use slimbit_graph::{
+    Array, Graph, Op, Params, Point, PointStatistics, Precision, Range, Shape, Stage, StageKind,
+    Width,
+};
+use slimbit_num::ActQuant;
+use slimbit_quant::{Norms, Pass, Quantised, Ranges};
 
 /// A generator that gives the same numbers everywhere.
 pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
@@ -74,23 +79,27 @@ pub(crate) fn images(graph: &Graph, count: usize, seed: u64) -> Vec<Vec<u8>> {
 /// One value per image, each in channels, rows, columns order.
 type Batch = Vec<Vec<f64>>;
 
-/// Means and biased variances by batch-norm node.
-pub(crate) type Norms = BTreeMap<String, (Vec<f32>, Vec<f32>)>;
-
-/// What a forward pass of a whole batch saw.
-pub(crate) struct Pass {
+/// What a forward pass of a whole batch saw: batch-norm statistics, the range of every stage before
+/// its quantiser, and every node's tensor after it.
+pub(crate) struct Seen {
     pub(crate) norms: Norms,
+    pub(crate) ranges: Ranges,
     pub(crate) values: Vec<Batch>,
 }
 
-/// Runs the network at `width`; batch-norms use the batch's own statistics.
-pub(crate) fn forward(graph: &Graph, params: &Params, width: Width, input: &[Vec<f32>]) -> Pass {
-    let shapes = graph.shapes(width).unwrap();
-    let specs = graph.params(width).unwrap();
+/// Runs the network as `pass` says: exactly the real functions that a deployed model rounds.
+pub(crate) fn forward(graph: &Graph, params: &Params, pass: &Pass, input: &[Vec<f32>]) -> Seen {
+    let shapes = graph.shapes(pass.width).unwrap();
+    let stages = graph.stages().unwrap();
+    let specs = graph.params(pass.width).unwrap();
+    let effective = match pass.quantised {
+        Some(quantised) => on_grid(params, &stages, graph, quantised),
+        None => params.clone(),
+    };
     let sliced: BTreeMap<&str, Vec<f64>> = specs
         .iter()
         .map(|spec| {
-            let block = params.0[&spec.name].leading(&spec.shape);
+            let block = effective.0[&spec.name].leading(&spec.shape);
             (
                 spec.name.as_str(),
                 block.data.iter().map(|&v| f64::from(v)).collect(),
@@ -99,11 +108,12 @@ pub(crate) fn forward(graph: &Graph, params: &Params, width: Width, input: &[Vec
         .collect();
     let param = |name: &str, part: &str| sliced.get(format!("{name}.{part}").as_str());
     let mut norms = Norms::new();
+    let mut ranges = Ranges::new();
     let mut values: Vec<Batch> = Vec::new();
-    for (node, &shape) in graph.nodes().iter().zip(&shapes) {
+    for (index, (node, &shape)) in graph.nodes().iter().zip(&shapes).enumerate() {
         let operand = |i: usize| &values[node.inputs[i].index()];
         let from = node.inputs.first().map(|id| shapes[id.index()]);
-        let out: Batch = match &node.op {
+        let mut out: Batch = match &node.op {
             Op::Input { .. } => {
                 let real = |image: &Vec<f32>| image.iter().map(|&v| f64::from(v)).collect();
                 input.iter().map(real).collect()
@@ -128,7 +138,14 @@ pub(crate) fn forward(graph: &Graph, params: &Params, width: Width, input: &[Vec
                 operand(0).iter().map(all).collect()
             }
             Op::BatchNorm { eps } => {
-                let (mean, var) = moments(operand(0), shape.channels());
+                let (mean, var) = match pass.norms {
+                    Some(given) => {
+                        let (mean, var) = &given[&node.name];
+                        let double = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect();
+                        (double(mean), double(var))
+                    }
+                    None => moments(operand(0), shape.channels()),
+                };
                 let (gamma, beta) = (
                     param(&node.name, "weight").unwrap(),
                     param(&node.name, "bias").unwrap(),
@@ -190,35 +207,83 @@ pub(crate) fn forward(graph: &Graph, params: &Params, width: Width, input: &[Vec
                 .map(|x| pad(x, from.unwrap(), shape, *stride))
                 .collect(),
         };
+        let ends = |stage: &&Stage| stage.node.index() == index && stage.has_range();
+        if let Some(stage) = stages.iter().find(ends) {
+            ranges.insert(stage.name.clone(), extremes(&out));
+            if let Some(quantised) = pass.quantised {
+                let round = rounding(stage, quantised);
+                out.iter_mut().flatten().for_each(|v| *v = round(*v));
+            }
+        }
         values.push(out);
     }
-    Pass { norms, values }
+    Seen {
+        norms,
+        ranges,
+        values,
+    }
+}
+
+fn extremes(batch: &Batch) -> Range {
+    let start = Range {
+        min: f32::MAX,
+        max: f32::MIN,
+    };
+    batch.iter().flatten().fold(start, |r, &v| Range {
+        min: r.min.min(v as f32),
+        max: r.max.max(v as f32),
+    })
+}
+
+/// Weights on the grid, at full width.
+fn on_grid(params: &Params, stages: &[Stage], graph: &Graph, quantised: Quantised) -> Params {
+    let mut params = params.clone();
+    for stage in stages {
+        let node = match stage.kind {
+            StageKind::Conv { conv: node, .. } | StageKind::Linear { linear: node, .. } => node,
+            _ => continue,
+        };
+        let bits = if stage.eight_bit_weights {
+            8
+        } else {
+            quantised.point.weight_bits
+        };
+        let name = format!("{}.weight", graph.node(node).name);
+        let array = params.0.get_mut(&name).unwrap();
+        let per_channel = array.data.len() / array.shape[0];
+        for channel in array.data.chunks_exact_mut(per_channel) {
+            let mut codes = vec![0; per_channel];
+            let scale = quantised.grid.quantise_channel(channel, bits, &mut codes);
+            for (w, code) in channel.iter_mut().zip(codes) {
+                *w = f32::from(code) * scale;
+            }
+        }
+    }
+    params
+}
+
+/// The quantiser of a stage's output, half up.
+fn rounding(stage: &Stage, quantised: Quantised) -> impl Fn(f64) -> f64 {
+    let range = stage.quantiser_range(quantised.ranges[&stage.name]);
+    let bits = stage.bits(quantised.point.act_bits);
+    let (scale, zero, lo, hi) = if stage.precision == Precision::Wide {
+        let scale = range.min.abs().max(range.max.abs()) / 32767.0;
+        (scale, 0.0, -32768.0, 32767.0)
+    } else {
+        let quant = ActQuant::from_range(range.min, range.max, bits);
+        let hi = f64::from(quant.clip().hi);
+        (quant.scale, f64::from(quant.zero_point), 0.0, hi)
+    };
+    let scale = f64::from(scale);
+    move |v| ((v / scale + zero + 0.5).floor().clamp(lo, hi) - zero) * scale
 }
 
 /// Statistics of a point from one float pass, as calibration without its quantised second round.
-pub(crate) fn statistics(graph: &Graph, point: Point, pass: &Pass) -> PointStatistics {
-    let ranges = graph
-        .stages()
-        .unwrap()
-        .iter()
-        .filter(|stage| stage.has_range())
-        .map(|stage| {
-            let values = pass.values[stage.node.index()].iter().flatten();
-            let start = Range {
-                min: f32::MAX,
-                max: f32::MIN,
-            };
-            let range = values.fold(start, |r, &v| Range {
-                min: r.min.min(v as f32),
-                max: r.max.max(v as f32),
-            });
-            (stage.name.clone(), range)
-        })
-        .collect();
+pub(crate) fn statistics(point: Point, seen: &Seen) -> PointStatistics {
     PointStatistics {
         point,
-        norms: pass.norms.clone(),
-        ranges,
+        norms: seen.norms.clone(),
+        ranges: seen.ranges.clone(),
     }
 }
 
