@@ -1,0 +1,406 @@
+//! Correlation of many channels: an implicit matrix product over staged images.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::geometry::{Correlation, Grid};
+use crate::ops::register_tile::{ROWS, outer_products, tile_width};
+
+/// Floats of staged images that one task holds at a time: about half of a 512 KiB L2 cache.
+const STAGED_FLOATS: usize = 1 << 16;
+/// Floats of gathered columns that one strip holds.
+const GATHERED_FLOATS: usize = 1 << 16;
+/// Floats that a vector access may touch beyond the last one it needs.
+pub(super) const SLACK: usize = 64;
+/// Gathering copies runs of pixels in steps of this many floats.
+const RUN_STEP: usize = 8;
+
+/// Channels on both sides of a grouped correlation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Channels {
+    pub(super) groups: usize,
+    pub(super) source_per_group: usize,
+    pub(super) target_per_group: usize,
+}
+
+/// `target[n][m] = sum_{c, tap} weight(group, m, c, tap) * source[n][c]` at every grid position.
+///
+/// `source` is `[images, channels, rows, columns]`; `weight` takes the target and source channel
+/// within the group and the index of the kernel element.
+pub(super) fn correlate(
+    plan: &Correlation,
+    channels: Channels,
+    source: &[f32],
+    images: usize,
+    weight: impl Fn(usize, usize, usize, usize) -> f32,
+) -> Vec<f32> {
+    let operands: Vec<Vec<Operand>> = (0..channels.groups)
+        .map(|group| {
+            let pack = |grid| Operand::new(plan, grid, channels, |m, c, k| weight(group, m, c, k));
+            plan.grids.iter().map(pack).collect()
+        })
+        .collect();
+    let target_image =
+        channels.groups * channels.target_per_group * plan.target[0] * plan.target[1];
+    let source_image = source.len() / images.max(1);
+    let mut target = vec![0.0; images * target_image];
+    if target.is_empty() || source_image == 0 {
+        return target;
+    }
+    let chunk = images_per_task(plan, channels, images);
+    target
+        .par_chunks_mut(chunk * target_image)
+        .zip(source.par_chunks(chunk * source_image))
+        .for_each(|(target, source)| {
+            let task = Task {
+                plan,
+                channels,
+                operands: &operands,
+                source,
+                target,
+            };
+            Arch::new().dispatch(task);
+        });
+    target
+}
+
+/// Images whose staged planes fit the cache, but enough tasks to keep many threads busy.
+fn images_per_task(plan: &Correlation, channels: Channels, images: usize) -> usize {
+    let staged = channels.source_per_group * plan.staging.plane();
+    (STAGED_FLOATS / staged.max(1)).min(images / 16).max(1)
+}
+
+/// The weights of one group and grid in the order that the inner loop reads them.
+struct Operand {
+    /// `[blocks of ROWS target channels][depth]`, missing channels zero.
+    weights: Vec<[f32; ROWS]>,
+    /// Where the row of each depth starts in a staged image.
+    offsets: Vec<usize>,
+}
+
+impl Operand {
+    fn new(
+        plan: &Correlation,
+        grid: &Grid,
+        channels: Channels,
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Self {
+        let plane = plan.staging.plane();
+        let depth = || {
+            (0..channels.source_per_group)
+                .flat_map(|channel| grid.taps.iter().map(move |tap| (channel, tap)))
+        };
+        let offsets = depth()
+            .map(|(channel, tap)| channel * plane + tap.offset)
+            .collect();
+        let weights = (0..channels.target_per_group.div_ceil(ROWS))
+            .flat_map(|block| depth().map(move |(channel, tap)| (block * ROWS, channel, tap.index)))
+            .map(|(first, channel, tap)| {
+                std::array::from_fn(|row| {
+                    let target = first + row;
+                    if target < channels.target_per_group {
+                        weight(target, channel, tap)
+                    } else {
+                        0.0
+                    }
+                })
+            })
+            .collect();
+        Self { weights, offsets }
+    }
+}
+
+/// Some images through the whole correlation.
+struct Task<'a> {
+    plan: &'a Correlation,
+    channels: Channels,
+    operands: &'a [Vec<Operand>],
+    source: &'a [f32],
+    target: &'a mut [f32],
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            plan,
+            channels,
+            operands,
+            source,
+            target,
+        } = self;
+        let [height, width] = plan.target;
+        let target_image = channels.groups * channels.target_per_group * height * width;
+        let images = target.len() / target_image;
+        let source_image = source.len() / images;
+        let source_group = source_image / channels.groups;
+        let staged_image = channels.source_per_group * plan.staging.plane();
+        let mut staged = vec![0.0; images * staged_image + SLACK];
+        let mut gathered = Vec::new();
+        let mut strip = Vec::new();
+        for group in 0..channels.groups {
+            for image in 0..images {
+                let from = image * source_image + group * source_group;
+                plan.staging.stage(
+                    &source[from..from + source_group],
+                    &mut staged[image * staged_image..(image + 1) * staged_image],
+                );
+            }
+            for (grid, operand) in plan.grids.iter().zip(&operands[group]) {
+                let mut view = TargetView {
+                    grid,
+                    target,
+                    image_len: target_image,
+                    first_channel: group * channels.target_per_group,
+                    channels: channels.target_per_group,
+                    size: plan.target,
+                };
+                let pixels = images * grid.size[0] * grid.size[1];
+                let span = (grid.size[0] - 1) * plan.staging.pitch + grid.size[1];
+                let lanes = tile_width::<S>();
+                // Reading in place computes the padding between rows too; gathering does not, but
+                // copies each operand once per strip.
+                let per_panel = channels.target_per_group.div_ceil(ROWS) * 6;
+                let in_place = images * span.div_ceil(lanes) * per_panel;
+                let by_gathering = pixels.div_ceil(lanes) * (per_panel + 8);
+                if in_place <= by_gathering {
+                    for image in 0..images {
+                        let image_staged = &staged[image * staged_image..];
+                        let pitch = plan.staging.pitch;
+                        read_in_place(simd, operand, image_staged, span, &mut strip, |m, strip| {
+                            view.write_rows(image, m, pitch, strip);
+                        });
+                    }
+                } else {
+                    let pitch = plan.staging.pitch;
+                    let runs = Runs {
+                        size: grid.size,
+                        pitch,
+                        image: staged_image,
+                    };
+                    gather(
+                        simd,
+                        operand,
+                        &staged,
+                        runs,
+                        pixels,
+                        &mut gathered,
+                        &mut strip,
+                        { |m, first, strip| view.write_pixels(m, first, strip) },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// One image's grid in padded coordinates, straight from the staged planes.
+#[inline(always)]
+fn read_in_place<S: Simd>(
+    simd: S,
+    operand: &Operand,
+    staged: &[f32],
+    span: usize,
+    strip: &mut Vec<f32>,
+    mut write: impl FnMut(usize, &[f32]),
+) {
+    let lanes = tile_width::<S>();
+    let panels = span.div_ceil(lanes);
+    let length = panels * lanes;
+    strip.resize(strip.len().max(ROWS * length), 0.0);
+    for (block, weights) in operand
+        .weights
+        .chunks_exact(operand.offsets.len())
+        .enumerate()
+    {
+        for panel in 0..panels {
+            let source = &staged[panel * lanes..];
+            let tile = outer_products(simd, weights, source, &operand.offsets);
+            for (row, vectors) in tile.iter().enumerate() {
+                store::<S>(vectors, &mut strip[row * length + panel * lanes..]);
+            }
+        }
+        for row in 0..ROWS {
+            write(block * ROWS + row, &strip[row * length..(row + 1) * length]);
+        }
+    }
+}
+
+/// Consecutive pixels of consecutive images, gathered into columns first.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "two scratch buffers besides the operands"
+)]
+fn gather<S: Simd>(
+    simd: S,
+    operand: &Operand,
+    staged: &[f32],
+    runs: Runs,
+    pixels: usize,
+    gathered: &mut Vec<f32>,
+    strip: &mut Vec<f32>,
+    mut write: impl FnMut(usize, usize, &[f32]),
+) {
+    let lanes = tile_width::<S>();
+    let depth = operand.offsets.len();
+    let panel_len = depth * lanes;
+    let per_strip = (GATHERED_FLOATS / panel_len.max(1)).clamp(2, 64) * lanes;
+    let columns: Vec<usize> = (0..depth).map(|k| k * lanes).collect();
+    let panels = per_strip.min(pixels.next_multiple_of(lanes)) / lanes;
+    gathered.resize(gathered.len().max(panels * panel_len + SLACK), 0.0);
+    strip.resize(strip.len().max(ROWS * per_strip), 0.0);
+    for first in (0..pixels).step_by(per_strip) {
+        let count = per_strip.min(pixels - first);
+        let panels = count.div_ceil(lanes);
+        for panel in 0..panels {
+            let from = first + panel * lanes;
+            let until = (from + lanes).min(first + count);
+            runs.gather(staged, &operand.offsets, from, until, lanes, {
+                &mut gathered[panel * panel_len..]
+            });
+        }
+        for (block, weights) in operand.weights.chunks_exact(depth).enumerate() {
+            for panel in 0..panels {
+                let source = &gathered[panel * panel_len..];
+                let tile = outer_products(simd, weights, source, &columns);
+                for (row, vectors) in tile.iter().enumerate() {
+                    store::<S>(vectors, &mut strip[row * per_strip + panel * lanes..]);
+                }
+            }
+            for row in 0..ROWS {
+                write(
+                    block * ROWS + row,
+                    first,
+                    &strip[row * per_strip..][..count],
+                );
+            }
+        }
+    }
+}
+
+/// Writes one row of a tile to consecutive floats.
+#[inline(always)]
+pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
+    let (target, _) = S::as_mut_simd_f32s(target);
+    target[..vectors.len()].copy_from_slice(vectors);
+}
+
+/// How the pixels of a grid lie in staged images.
+#[derive(Clone, Copy)]
+struct Runs {
+    size: [usize; 2],
+    pitch: usize,
+    image: usize,
+}
+
+impl Runs {
+    /// Copies pixels `from..until` of every depth to rows of `lanes` floats.
+    ///
+    /// Runs are copied in whole steps from left to right, so that what one copies too much the
+    /// next overwrites.
+    #[inline(always)]
+    fn gather(
+        &self,
+        staged: &[f32],
+        offsets: &[usize],
+        from: usize,
+        until: usize,
+        lanes: usize,
+        columns: &mut [f32],
+    ) {
+        let [rows, width] = self.size;
+        let mut steps = [(0, 0); SLACK];
+        let mut count = 0;
+        let mut pixel = from;
+        while pixel < until {
+            let (row, column) = (pixel / width, pixel % width);
+            let source = row / rows * self.image + row % rows * self.pitch + column;
+            let length = (width - column).min(until - pixel);
+            for step in (0..length).step_by(RUN_STEP) {
+                steps[count] = (pixel - from + step, source + step);
+                count += 1;
+            }
+            pixel += length;
+        }
+        let steps = &steps[..count];
+        for (depth, &offset) in offsets.iter().enumerate() {
+            for &(target, source) in steps {
+                let (target, source) = (depth * lanes + target, source + offset);
+                columns[target..target + RUN_STEP]
+                    .copy_from_slice(&staged[source..source + RUN_STEP]);
+            }
+        }
+    }
+}
+
+/// One group's channels of the target, addressed by grid position.
+struct TargetView<'a> {
+    grid: &'a Grid,
+    target: &'a mut [f32],
+    image_len: usize,
+    first_channel: usize,
+    channels: usize,
+    size: [usize; 2],
+}
+
+impl TargetView<'_> {
+    /// Writes a channel of one image whose rows lie `pitch` floats apart.
+    fn write_rows(&mut self, image: usize, channel: usize, pitch: usize, values: &[f32]) {
+        if channel >= self.channels {
+            return;
+        }
+        for row in 0..self.grid.size[0] {
+            self.write_run(
+                image,
+                channel,
+                row,
+                0,
+                &values[row * pitch..][..self.grid.size[1]],
+            );
+        }
+    }
+
+    /// Writes consecutive pixels, counted through the images, of a channel.
+    fn write_pixels(&mut self, channel: usize, first: usize, values: &[f32]) {
+        if channel >= self.channels {
+            return;
+        }
+        let [mut rows, mut width] = self.grid.size;
+        if self.grid.size == self.size {
+            (rows, width) = (1, rows * width);
+        }
+        let mut done = 0;
+        while done < values.len() {
+            let (row, column) = ((first + done) / width, (first + done) % width);
+            let length = (width - column).min(values.len() - done);
+            let run = &values[done..done + length];
+            self.write_run(row / rows, channel, row % rows, column, run);
+            done += length;
+        }
+    }
+
+    fn write_run(
+        &mut self,
+        image: usize,
+        channel: usize,
+        row: usize,
+        column: usize,
+        values: &[f32],
+    ) {
+        let [height, width] = self.size;
+        let plane = image * self.image_len + (self.first_channel + channel) * height * width;
+        let row = self.grid.origin[0] + row * self.grid.step[0];
+        let step = self.grid.step[1];
+        let start = plane + row * width + self.grid.origin[1] + column * step;
+        if step == 1 {
+            self.target[start..start + values.len()].copy_from_slice(values);
+        } else {
+            for (t, v) in self.target[start..].iter_mut().step_by(step).zip(values) {
+                *t = *v;
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Two-dimensional convolution with fast CPU gradients.
+
+mod dense;
+mod depthwise;
+mod geometry;
+mod weight_gradient;
+
+use burn::Tensor;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn_flex::FlexTensor;
+
+use self::dense::Channels;
+pub use self::geometry::Conv;
+use self::geometry::{Correlation, Sizes};
+use super::host::{contiguous, dims, from_values, values};
+
+/// Convolves `x` `[images, in, rows, columns]` with `w` `[out, in / groups, kernel rows, kernel
+/// columns]` into `[images, out, rows, columns]`, without a bias.
+///
+/// Grouped convolutions run group by group; one channel per group (depthwise) has its own path.
+///
+/// # Panics
+/// If the channels of `x` and `w` do not fit the groups, or the kernel exceeds the padded input.
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use slimbit_nn::ops::{Conv, conv2d};
+///
+/// let device = Device::flex();
+/// let x = Tensor::<4>::ones([1, 2, 5, 5], &device);
+/// let w = Tensor::<4>::ones([3, 2, 3, 3], &device);
+/// let y = conv2d(x, w, Conv::same(3, 2));
+/// assert_eq!(y.dims(), [1, 3, 3, 3]);
+/// assert_eq!(y.max().into_scalar::<f32>(), 18.0);
+/// ```
+pub fn conv2d(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
+    let y = <Dispatch as ConvBackend>::conv2d_nchw(x.into_dispatch(), w.into_dispatch(), conv);
+    Tensor::from_dispatch(y)
+}
+
+/// Backends with [`conv2d`].
+#[backend_extension(Flex, Autodiff)]
+trait ConvBackend: Backend {
+    fn conv2d_nchw(x: FloatTensor<Self>, w: FloatTensor<Self>, conv: Conv) -> FloatTensor<Self>;
+}
+
+impl ConvBackend for Flex {
+    fn conv2d_nchw(x: FlexTensor, w: FlexTensor, conv: Conv) -> FlexTensor {
+        forward(&contiguous(x), &contiguous(w), &conv)
+    }
+}
+
+impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
+    fn conv2d_nchw(x: FloatTensor<Self>, w: FloatTensor<Self>, conv: Conv) -> FloatTensor<Self> {
+        let nodes = [x.node(), w.node()];
+        let (x, w) = (
+            contiguous(x.into_primitive()),
+            contiguous(w.into_primitive()),
+        );
+        let y = forward(&x, &w, &conv);
+        match ConvBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, w, conv), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ConvBackward;
+
+impl Backward<Flex, 2> for ConvBackward {
+    type State = (FlexTensor, FlexTensor, Conv);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [x_node, w_node] = ops.parents;
+        let (x, w, conv) = ops.state;
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, input_gradient(&x, &w, &gradient, &conv));
+        }
+        if let Some(node) = w_node {
+            grads.register::<Flex>(node.id, weight_gradient(&x, &w, &gradient, &conv));
+        }
+    }
+}
+
+fn forward(x: &FlexTensor, w: &FlexTensor, conv: &Conv) -> FlexTensor {
+    let sizes = Sizes::new(dims(x), dims(w), conv);
+    let plan = Correlation::forward(&sizes, conv);
+    let (x, w) = (values(x), values(w));
+    let y = if sizes.is_depthwise() {
+        depthwise::correlate(&plan, x, w, sizes.images, sizes.in_channels)
+    } else {
+        let channels = Channels {
+            groups: sizes.groups,
+            source_per_group: sizes.in_per_group(),
+            target_per_group: sizes.out_per_group(),
+        };
+        let (ins, outs, taps) = (sizes.in_per_group(), sizes.out_per_group(), sizes.taps());
+        dense::correlate(
+            &plan,
+            channels,
+            x,
+            sizes.images,
+            |group, out, channel, tap| w[((group * outs + out) * ins + channel) * taps + tap],
+        )
+    };
+    from_values(
+        y,
+        [
+            sizes.images,
+            sizes.out_channels,
+            sizes.output[0],
+            sizes.output[1],
+        ],
+    )
+}
+
+fn input_gradient(x: &FlexTensor, w: &FlexTensor, dy: &FlexTensor, conv: &Conv) -> FlexTensor {
+    let sizes = Sizes::new(dims(x), dims(w), conv);
+    let plan = Correlation::input_gradient(&sizes, conv);
+    let (w, dy) = (values(w), values(dy));
+    let dx = if sizes.is_depthwise() {
+        depthwise::correlate(&plan, dy, w, sizes.images, sizes.in_channels)
+    } else {
+        let channels = Channels {
+            groups: sizes.groups,
+            source_per_group: sizes.out_per_group(),
+            target_per_group: sizes.in_per_group(),
+        };
+        let (ins, outs, taps) = (sizes.in_per_group(), sizes.out_per_group(), sizes.taps());
+        dense::correlate(
+            &plan,
+            channels,
+            dy,
+            sizes.images,
+            |group, channel, out, tap| w[((group * outs + out) * ins + channel) * taps + tap],
+        )
+    };
+    from_values(dx, dims::<4>(x))
+}
+
+fn weight_gradient(x: &FlexTensor, w: &FlexTensor, dy: &FlexTensor, conv: &Conv) -> FlexTensor {
+    let sizes = Sizes::new(dims(x), dims(w), conv);
+    let plan = Correlation::forward(&sizes, conv);
+    let (x, dy) = (values(x), values(dy));
+    let dw = if sizes.is_depthwise() {
+        depthwise::weight_gradient(&plan, &sizes, x, dy)
+    } else {
+        weight_gradient::weight_gradient(&plan, &sizes, x, dy)
+    };
+    from_values(dw, dims::<4>(w))
+}
