@@ -11,16 +11,14 @@ use crate::{TrainConfig, TrainError};
 
 /// Everything that a run is at one moment: with it, a run goes on as if it had never stopped.
 ///
-/// On disk it is a safetensors file of `f32` tensors, named by part: `net/…`, `teacher/…`, `projector/…` and so on,
-/// with the momentum of `x` under `momentum/x`. Its one metadata entry, `slimbit`, is JSON: the counters, the
+/// On disk it is a safetensors file of `f32` tensors, named by part: `net/…`, `heads/…`, `teacher/net/…`,
+/// `teacher/heads/…`, with the momentum of `x` under `momentum/x`, once `x` had a gradient. Its one metadata entry, `slimbit`, is JSON: the counters, the
 /// resolved settings (TOML), the network (JSON) and a CRC-32C of the whole file, computed with its own eight digits
 /// as zeros. A file that is truncated, or of which any bit was flipped, is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// Iterations done.
     pub step: u64,
-    /// Whether a student has been trained, from when on the auxiliary predictor moves in every sub-step.
-    pub students_seen: bool,
     /// The settings.
     pub config: TrainConfig,
     /// The network.
@@ -36,7 +34,6 @@ struct Header {
     crc32c: String,
     version: u32,
     step: u64,
-    students_seen: bool,
     config: String,
     graph: String,
 }
@@ -90,7 +87,6 @@ impl Checkpoint {
             crc32c: NO_SUM.to_owned(),
             version: VERSION,
             step: self.step,
-            students_seen: self.students_seen,
             config: self.config.to_toml(),
             graph: self.graph.to_json(),
         };
@@ -159,7 +155,6 @@ impl Checkpoint {
         });
         Ok(Self {
             step: header.step,
-            students_seen: header.students_seen,
             config: TrainConfig::from_toml(&header.config, &[""; 0]).map_err(|e| e.to_string())?,
             graph: Graph::from_json(&header.graph).map_err(|e| e.to_string())?,
             tensors: tensors.collect::<Result<_, _>>()?,
@@ -265,7 +260,6 @@ mod tests {
         };
         Checkpoint {
             step,
-            students_seen: true,
             config: TrainConfig::default(),
             graph: b.finish(&[("features", x)]).unwrap(),
             tensors: [

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use slimbit_data::DataError;
 use slimbit_graph::GraphError;
+use slimbit_nn::NnError;
 
 /// Why training could not start or go on. Every message names the place and, where there is one, the remedy.
 #[derive(Debug)]
@@ -59,10 +60,8 @@ pub enum TrainError {
     NotFinite {
         /// The optimiser iteration, from 0.
         step: u64,
-        /// Position in the iteration: 0 is the base, students follow.
-        sub_step: usize,
-        /// What ran: `1x FP`, `0.5x W4A8`.
-        network: String,
+        /// Where in the iteration: `sub-step 1 (0.500x W4A8)`; 0 is the base, students follow.
+        place: String,
         /// The learning rate.
         lr: f64,
         /// What was not finite: the loss and its value, or a parameter.
@@ -74,6 +73,8 @@ pub enum TrainError {
     Data(DataError),
     /// The network cannot be described.
     Graph(GraphError),
+    /// The network cannot be run.
+    Nn(NnError),
 }
 
 impl TrainError {
@@ -140,18 +141,19 @@ impl fmt::Display for TrainError {
             }
             Self::NotFinite {
                 step,
-                sub_step,
-                network,
+                place,
                 lr,
                 what,
             } => write!(
                 f,
-                "step {step}, sub-step {sub_step} ({network}), learning rate {lr}: {what}; lower optim.lr, raise \
-                 schedule.warmup or raise the lowest bits, and resume from the last checkpoint, which is intact"
+                "step {step}, {place}, learning rate {lr}: {what}; lower optim.lr, raise \
+                 schedule.warmup or raise the lowest bits, and resume from the last checkpoint, \
+                 which is intact"
             ),
             Self::Probe(what) => write!(f, "probe: {what}"),
             Self::Data(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
+            Self::Nn(error) => error.fmt(f),
         }
     }
 }
@@ -162,6 +164,7 @@ impl std::error::Error for TrainError {
             Self::Io { source, .. } => Some(source),
             Self::Data(error) => Some(error),
             Self::Graph(error) => Some(error),
+            Self::Nn(error) => Some(error),
             _ => None,
         }
     }
@@ -176,5 +179,11 @@ impl From<DataError> for TrainError {
 impl From<GraphError> for TrainError {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
+    }
+}
+
+impl From<NnError> for TrainError {
+    fn from(error: NnError) -> Self {
+        Self::Nn(error)
     }
 }

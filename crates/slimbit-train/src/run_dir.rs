@@ -24,8 +24,8 @@ pub struct NetworkRecord {
     pub bits: Option<[u8; 2]>,
     /// Its loss.
     pub loss: f64,
-    /// Standard deviation of the L2-normalised backbone features over the batch, averaged over the dimensions, times
-    /// the square root of their number: about 1 where directions are spread evenly, 0 where the network has collapsed.
+    /// Spread of the first view's backbone features, see [`slimbit_nn::feature_std`]: 0 where the network has
+    /// collapsed, 0.4 to 0.6 where it is healthy.
     pub feature_std: f64,
 }
 

@@ -103,6 +103,8 @@ pub struct HeadsConfig {
     pub dim: usize,
     /// End the projector with a batch-norm that has no affine part (SSQL).
     pub final_norm: bool,
+    /// Round the projector's weights to 8 bits for quantised students (SSQL).
+    pub eight_bit_projector: bool,
 }
 
 /// What is minimised, by which networks. US3L and SSQL are settings of this.
@@ -290,6 +292,20 @@ pub struct RunConfig {
     pub keep: usize,
     /// Iterations between lines of `metrics.jsonl` and TensorBoard events.
     pub log_every: u64,
+}
+
+impl TrainConfig {
+    /// Whether a run may go on with these settings: only where the data lie, the number of threads and what is kept
+    /// on disk may differ.
+    pub fn trains_the_same_as(&self, other: &Self) -> bool {
+        let movable = Self {
+            data: other.data.clone(),
+            workers: other.workers,
+            run: other.run,
+            ..self.clone()
+        };
+        movable == *other
+    }
 }
 
 mod grid_name {

@@ -35,6 +35,7 @@ impl TrainConfig {
                 hidden: 2048,
                 dim: 256,
                 final_norm: false,
+                eight_bit_projector: false,
             },
             objective: ObjectiveConfig {
                 base_loss: Loss::InfoNce,
@@ -102,6 +103,7 @@ impl TrainConfig {
             hidden: 2048,
             dim: 2048,
             final_norm: true,
+            eight_bit_projector: true,
         };
         self.objective.base_loss = Loss::Cosine;
         self.objective.head = Head::Shared;

@@ -1,0 +1,345 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use slimbit_data::{Dataset, Loader, LoaderConfig, ViewBatch};
+use slimbit_graph::{Array, Graph, Shape, Width, backbones};
+
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::run_dir::{Recorder, RunDir, StepRecord};
+use crate::schedule::Timeline;
+use crate::ssl::{Learner, Moment, Networks};
+use crate::{TrainConfig, TrainError};
+
+/// What a run tells while it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An iteration is done.
+    Step {
+        /// What it did.
+        record: StepRecord,
+        /// Iterations of the whole run.
+        steps: u64,
+        /// Time to the end at the recent pace.
+        remaining: Duration,
+    },
+    /// A checkpoint is on the disk.
+    Saved {
+        /// Iterations done.
+        step: u64,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All iterations are done.
+    Finished,
+    /// The stop flag was raised; a checkpoint was saved.
+    Interrupted,
+}
+
+/// A training run: the network, its data and its run directory.
+///
+/// A run that is killed at any moment and resumed ends with the same bits as one that is not: draws are functions of
+/// the iteration's number, and a checkpoint holds everything else.
+pub struct Trainer {
+    config: TrainConfig,
+    run: RunDir,
+    checkpoints: Checkpoints,
+    timeline: Timeline,
+    loader: Loader,
+    learner: Learner,
+    step: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Trainer {
+    /// Begins a run of the backbone that the settings name, in a folder that holds no run yet.
+    ///
+    /// # Errors
+    /// Settings, data or a folder that cannot be used.
+    pub fn new(config: TrainConfig, run_dir: &Path) -> Result<Self, TrainError> {
+        config.validate()?;
+        let input = &config.preprocess;
+        let graph = backbones::by_name(
+            &config.model.backbone,
+            input.channels,
+            input.height,
+            input.width,
+            None,
+        )?;
+        Self::with_graph(config, graph, run_dir)
+    }
+
+    /// Begins a run of a network of one's own; `model.backbone` is not looked at. The network needs the output
+    /// `features`, a vector.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and where the network does not fit the input of the settings.
+    pub fn with_graph(
+        config: TrainConfig,
+        graph: Graph,
+        run_dir: &Path,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        check_fit(&config, &graph)?;
+        let loader = open_loader(&config)?;
+        let learner = Learner::init(graph, &config)?;
+        let run = RunDir::create(run_dir, &config)?;
+        let trainer = Self::assemble(config, run, loader, learner, 0);
+        trainer.save()?;
+        Ok(trainer)
+    }
+
+    /// Takes a run up at its last intact checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDir`] where there is no run or its settings were changed; [`TrainError::Checkpoint`] where
+    /// no checkpoint is intact; data that cannot be used.
+    pub fn resume(run_dir: &Path) -> Result<Self, TrainError> {
+        let (run, config) = RunDir::open(run_dir)?;
+        let refuse = |what: &str| TrainError::RunDir {
+            path: run_dir.to_owned(),
+            what: what.to_owned(),
+        };
+        let checkpoint = run
+            .checkpoints(config.run.keep)
+            .latest()?
+            .ok_or_else(|| refuse("has no checkpoint; remove the folder and start again"))?;
+        if !config.trains_the_same_as(&checkpoint.config) {
+            return Err(refuse(
+                "config.toml was changed since the last checkpoint; restore it, or start a new run \
+                 (only workers, data.path and run.* may change)",
+            ));
+        }
+        let loader = open_loader(&config)?;
+        let step = checkpoint.step;
+        let learner = Learner::from_checkpoint(&checkpoint, &config)?;
+        Ok(Self::assemble(config, run, loader, learner, step))
+    }
+
+    fn assemble(
+        config: TrainConfig,
+        run: RunDir,
+        loader: Loader,
+        learner: Learner,
+        step: u64,
+    ) -> Self {
+        let timeline = Timeline::new(config.schedule, config.epochs, loader.batches() as u64);
+        let checkpoints = run.checkpoints(config.run.keep);
+        let stop = Arc::new(AtomicBool::new(false));
+        Self {
+            config,
+            run,
+            checkpoints,
+            timeline,
+            loader,
+            learner,
+            step,
+            stop,
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The run directory.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run
+    }
+
+    /// Iterations done, and iterations of the whole run.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.step, self.timeline.steps())
+    }
+
+    /// Raise this flag, from any thread, to save and stop before the next iteration.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// The run as it is now.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.learner.to_checkpoint(&self.config, self.step)
+    }
+
+    /// Trains to the end, or until the stop flag is raised.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] where training diverges, [`TrainError::Io`] where something cannot be written,
+    /// [`TrainError::Data`]. The last checkpoint is intact in every case.
+    pub fn run(&mut self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
+        let mut recorder = Recorder::open(&self.run, self.step)?;
+        let (done, steps) = self.progress();
+        recorder.log(&format!(
+            "{} images, {} epochs, {steps} iterations; starting at {done}",
+            self.loader.dataset().len(),
+            self.timeline.epochs(),
+        ))?;
+        let result = self.train(&mut recorder, on_event);
+        recorder.log(&match &result {
+            Ok(Outcome::Finished) => "finished".to_owned(),
+            Ok(Outcome::Interrupted) => format!("interrupted after {} iterations", self.step),
+            Err(error) => format!("stopped: {error}"),
+        })?;
+        result
+    }
+
+    fn train(
+        &mut self,
+        recorder: &mut Recorder,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Outcome, TrainError> {
+        let steps = self.timeline.steps();
+        let mut pace = Pace::start();
+        while self.step < steps {
+            let (epoch, batch) = self.timeline.position(self.step);
+            for views in self.loader.epoch(epoch, batch as usize) {
+                if self.stop.load(Ordering::Relaxed) {
+                    self.save_and_tell(recorder, on_event)?;
+                    return Ok(Outcome::Interrupted);
+                }
+                let record = self.iterate(views?, &mut pace)?;
+                if record.step % self.config.run.log_every == 0 || self.step == steps {
+                    recorder.record(&record)?;
+                }
+                let remaining = pace.remaining(steps - self.step);
+                on_event(Event::Step {
+                    record,
+                    steps,
+                    remaining,
+                });
+                if self.step % self.config.run.checkpoint_every == 0 && self.step < steps {
+                    self.save_and_tell(recorder, on_event)?;
+                }
+            }
+        }
+        self.save_and_tell(recorder, on_event)?;
+        Ok(Outcome::Finished)
+    }
+
+    fn iterate(&mut self, views: ViewBatch, pace: &mut Pace) -> Result<StepRecord, TrainError> {
+        let (step, config) = (self.step, &self.config);
+        let (epoch, _) = self.timeline.position(step);
+        let lr = self.timeline.lr(config.optim.lr, step);
+        let quarter = self.timeline.quarter(step);
+        let drawn = Networks::draw(&config.objective, config.seed, step, quarter);
+        let images = views.n as f64;
+        let networks = self
+            .learner
+            .iterate(config, &drawn, views, Moment { step, epoch, lr })?;
+        self.step += 1;
+        let images_per_second = images / pace.lap().as_secs_f64().max(1e-9);
+        Ok(StepRecord {
+            step,
+            epoch,
+            lr,
+            networks,
+            images_per_second,
+        })
+    }
+
+    fn save(&self) -> Result<PathBuf, TrainError> {
+        let checkpoint = self.checkpoint();
+        let broken = |array: &Array| array.data.iter().any(|v| !v.is_finite());
+        if let Some((name, _)) = checkpoint.tensors.iter().find(|(_, array)| broken(array)) {
+            return Err(TrainError::NotFinite {
+                step: self.step,
+                place: "before it was saved".to_owned(),
+                lr: self.timeline.lr(self.config.optim.lr, self.step),
+                what: format!("`{name}` is not finite"),
+            });
+        }
+        self.checkpoints.save(&checkpoint)
+    }
+
+    fn save_and_tell(
+        &self,
+        recorder: &mut Recorder,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<(), TrainError> {
+        let (step, path) = (self.step, self.save()?);
+        recorder.log(&format!("saved {}", path.display()))?;
+        on_event(Event::Saved { step, path });
+        Ok(())
+    }
+}
+
+/// The time that iterations take, smoothed.
+struct Pace {
+    last: Instant,
+    smoothed: Option<f64>,
+}
+
+impl Pace {
+    fn start() -> Self {
+        Self {
+            last: Instant::now(),
+            smoothed: None,
+        }
+    }
+
+    fn lap(&mut self) -> Duration {
+        let lap = self.last.elapsed();
+        self.last = Instant::now();
+        let seconds = lap.as_secs_f64();
+        self.smoothed = Some(
+            self.smoothed
+                .map_or(seconds, |old| 0.95 * old + 0.05 * seconds),
+        );
+        lap
+    }
+
+    fn remaining(&self, steps: u64) -> Duration {
+        let seconds = self.smoothed.unwrap_or(0.0) * steps as f64;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {
+    let dataset = Dataset::open(&config.data.path)?;
+    let settings = LoaderConfig {
+        batch: config.batch,
+        workers: config.workers,
+        seed: config.seed,
+        ..LoaderConfig::default()
+    };
+    Ok(Loader::new(
+        Arc::new(dataset),
+        settings,
+        config.augment.clone(),
+        config.preprocess.clone(),
+    )?)
+}
+
+fn check_fit(config: &TrainConfig, graph: &Graph) -> Result<(), TrainError> {
+    let input = &config.preprocess;
+    let wanted = Shape::Map {
+        channels: input.channels,
+        height: input.height,
+        width: input.width,
+    };
+    if graph.input_shape() != wanted {
+        let what = format!(
+            "{wanted} is not the network's input {}",
+            graph.input_shape()
+        );
+        return Err(TrainError::value("preprocess", what));
+    }
+    match graph.output_shape("features", Width::FULL)? {
+        Shape::Vector { .. } => Ok(()),
+        shape => Err(TrainError::value(
+            "model.backbone",
+            format!(
+                "the output `features` of {} has shape {shape}, wanted a vector",
+                graph.name()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,189 @@
+//! A run that is stopped and resumed ends with the same bits as one that is not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use slimbit_data::Preprocess;
+use slimbit_graph::{Channels, Graph, GraphBuilder};
+use slimbit_train::config::{Pace, Preset, Update};
+use slimbit_train::{Checkpoint, Event, Outcome, TrainConfig, TrainError, Trainer};
+
+const STEPS: u64 = 6;
+
+/// 24 grey images of 8 × 8 as an IDX file: three batches of 8 per epoch.
+fn images(folder: &Path) -> PathBuf {
+    let mut bytes = vec![0, 0, 8, 3];
+    for side in [24_u32, 8, 8] {
+        bytes.extend(side.to_be_bytes());
+    }
+    bytes.extend((0..24 * 64_u32).map(|i| (i * i / 7 % 251) as u8));
+    fs::write(folder.join("train-images-idx3-ubyte"), bytes).unwrap();
+    folder.to_owned()
+}
+
+fn network() -> Graph {
+    let mut b = GraphBuilder::new("tiny");
+    let x = b.input(1, 8, 8);
+    let x = b.conv_bn_relu("stem", x, Channels::slim(16), 3, 1);
+    let y = b.conv_bn_relu("a", x, Channels::slim(16), 3, 1);
+    let y = b.conv_bn("b", y, Channels::slim(16), 3, 1);
+    let z = b.add("sum", x, y);
+    let z = b.activation("sum", z, slimbit_graph::Activation::Relu);
+    let z = b.global_avg_pool("pool", z);
+    b.finish(&[("features", z)]).unwrap()
+}
+
+fn config(preset: Preset, data: PathBuf) -> TrainConfig {
+    let mut config = TrainConfig::preset(preset);
+    config.data.path = data;
+    config.preprocess = Preprocess {
+        height: 8,
+        width: 8,
+        ..Preprocess::fashion_mnist()
+    };
+    config.epochs = 2;
+    config.batch = 8;
+    config.schedule.per = Pace::Step;
+    config.heads.hidden = 32;
+    config.heads.dim = 16;
+    config.optim.lr = 0.05;
+    config.run.checkpoint_every = 2;
+    config
+}
+
+fn run_until(trainer: &mut Trainer, step: u64) -> Outcome {
+    let stop = trainer.stop_flag();
+    let outcome = trainer.run(&mut |event| {
+        if let Event::Step { record, .. } = event {
+            stop.store(record.step + 1 == step, Ordering::Relaxed);
+        }
+    });
+    outcome.unwrap()
+}
+
+fn bits(checkpoint: &Checkpoint) -> Vec<(&str, Vec<u32>)> {
+    let tensors = checkpoint.tensors.iter();
+    tensors
+        .map(|(name, a)| (name.as_str(), a.data.iter().map(|v| v.to_bits()).collect()))
+        .collect()
+}
+
+#[test]
+fn stopping_anywhere_changes_no_bit() {
+    for (preset, update) in [
+        (Preset::Combined, Update::PerStudent),
+        (Preset::Us3l, Update::PerStudent),
+        (Preset::SsqlSimsiam, Update::Accumulated),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(preset, images(folder.path()));
+        config.objective.update = update;
+        let mut straight =
+            Trainer::with_graph(config.clone(), network(), &folder.path().join("straight"))
+                .unwrap();
+        assert_eq!(run_until(&mut straight, u64::MAX), Outcome::Finished);
+        let straight = straight.checkpoint();
+        assert_eq!(straight.step, STEPS);
+        let names: Vec<&str> = straight.tensors.keys().map(String::as_str).collect();
+        assert!(
+            names.iter().any(|n| n.starts_with("momentum/net/")),
+            "{names:?}"
+        );
+
+        for stops in [&[2_u64][..], &[3], &[5], &[1, 2, 4]] {
+            let run_dir = folder.path().join(format!("{stops:?}"));
+            config.workers = stops.len();
+            let mut trainer = Trainer::with_graph(config.clone(), network(), &run_dir).unwrap();
+            for &stop in stops {
+                assert_eq!(run_until(&mut trainer, stop), Outcome::Interrupted);
+                assert_eq!(trainer.progress(), (stop, STEPS));
+                trainer = Trainer::resume(&run_dir).unwrap();
+            }
+            assert_eq!(run_until(&mut trainer, u64::MAX), Outcome::Finished);
+            let resumed = trainer.checkpoint();
+            assert_eq!(
+                bits(&resumed),
+                bits(&straight),
+                "{preset:?} stopped at {stops:?}"
+            );
+            let lines = trainer.run_dir().metrics().unwrap();
+            assert!(lines.iter().map(|line| line.step).eq(0..STEPS));
+        }
+    }
+}
+
+/// A kill leaves the last periodic checkpoint, metrics beyond it, and perhaps half a file.
+#[test]
+fn a_killed_run_falls_back_and_catches_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(Preset::Combined, images(folder.path()));
+    let mut straight =
+        Trainer::with_graph(config.clone(), network(), &folder.path().join("straight")).unwrap();
+    run_until(&mut straight, u64::MAX);
+
+    let run_dir = folder.path().join("killed");
+    let mut killed = Trainer::with_graph(config, network(), &run_dir).unwrap();
+    run_until(&mut killed, 5);
+    drop(killed);
+    let half = run_dir.join("checkpoints/step-00000005.safetensors");
+    let bytes = fs::read(&half).unwrap();
+    fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+
+    let mut resumed = Trainer::resume(&run_dir).unwrap();
+    assert_eq!(resumed.progress(), (4, STEPS));
+    run_until(&mut resumed, u64::MAX);
+    assert_eq!(bits(&resumed.checkpoint()), bits(&straight.checkpoint()));
+    assert!(
+        resumed
+            .run_dir()
+            .metrics()
+            .unwrap()
+            .iter()
+            .map(|line| line.step)
+            .eq(0..STEPS)
+    );
+}
+
+#[test]
+fn divergence_names_the_step_and_leaves_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(Preset::Combined, images(folder.path()));
+    config.optim.lr = 1e6;
+    config.epochs = 40;
+    let run_dir = folder.path().join("run");
+    let mut trainer = Trainer::with_graph(config, network(), &run_dir).unwrap();
+    let error = trainer.run(&mut |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("step ") && text.contains("lower optim.lr"),
+        "{text}"
+    );
+    for tensor in Trainer::resume(&run_dir)
+        .unwrap()
+        .checkpoint()
+        .tensors
+        .values()
+    {
+        assert!(tensor.data.iter().all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn changed_settings_are_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = folder.path().join("run");
+    let config = config(Preset::Us3l, images(folder.path()));
+    drop(Trainer::with_graph(config, network(), &run_dir).unwrap());
+    let path = run_dir.join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("workers = 2", "workers = 1")).unwrap();
+    Trainer::resume(&run_dir).unwrap();
+    fs::write(&path, text.replace("lr = 0.05", "lr = 0.06")).unwrap();
+    let error = Trainer::resume(&run_dir)
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("was changed"), "{error}");
+}
