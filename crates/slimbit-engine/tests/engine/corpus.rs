@@ -54,6 +54,14 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let overlap = "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\
                    \"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}";
     let cut = nested.len() - 3000;
+    let mut ratio = nested.clone();
+    let field = b"\\\"ratio\\\":1";
+    let at = ratio
+        .windows(field.len())
+        .position(|window| window == field)
+        .unwrap();
+    ratio[at + field.len() - 1] = b'0';
+    reseal(&mut ratio);
     vec![
         ("cut_in_header", nested[..1000].to_vec(), "header"),
         ("cut_in_tensors", nested[..cut].to_vec(), "header"),
@@ -69,6 +77,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             graph("9999999", "[[\"y\",0]]"),
             "between 1 and 2^20",
         ),
+        ("graph_ratio_zero", ratio, "expansion ratio 0"),
         (
             "graph_missing_node",
             graph("4", "[[\"y\",9]]"),
