@@ -17,6 +17,9 @@ use crate::{Bits, Mode, Net, NnError, NormMode, Outputs, Quantisation, Value};
 /// Whole numbers up to this one are exact in `f32`.
 const EXACT: f64 = (1 << 24) as f64;
 
+/// Least scale of a tensor that leaves the network wide, as of every other quantiser.
+const MIN_SCALE: f32 = 1e-12;
+
 /// The integer output of one stage for a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageCodes {
@@ -70,10 +73,10 @@ impl Codes {
         )
     }
 
-    fn replaced(&self, values: Tensor<4>) -> Self {
+    fn replaced(&self, values: &Tensor<4>) -> Self {
         Self {
             dims: values.dims(),
-            values: to_vec(&values),
+            values: to_vec(values),
             ..self.clone()
         }
     }
@@ -228,7 +231,7 @@ impl Deployment<'_> {
                 Ok(Codes::with_quant(output, to_vec(&all), all.dims()))
             }
             StageKind::MaxPool(id) => match &self.net.graph().node(id).op {
-                Op::MaxPool(pool) => Ok(x.replaced(max_pool(x.tensor(), pool))),
+                Op::MaxPool(pool) => Ok(x.replaced(&max_pool(x.tensor(), pool))),
                 _ => unreachable!("checked: the stage's node is a max-pool"),
             },
             StageKind::AvgPool(id) => match &self.net.graph().node(id).op {
@@ -261,7 +264,7 @@ impl Deployment<'_> {
                 Op::PadShortcut { stride, .. } => {
                     let channels = self.shapes[id.index()].channels();
                     let padded = pad_shortcut(x.centred(), channels, stride);
-                    Ok(x.replaced(padded + x.zero_point as f32))
+                    Ok(x.replaced(&(padded + x.zero_point as f32)))
                 }
                 _ => unreachable!("checked: the stage's node is a shortcut"),
             },
@@ -302,7 +305,7 @@ impl Deployment<'_> {
         let weights = self.weights(stage, &node.name, shape)?;
         let sums = accumulate(x, &weights, geometry(conv, channels));
         let bias = conv.bias.then(|| format!("{}.bias", node.name));
-        self.requantise(stage, bias, norm, x, &weights, sums)
+        self.requantise(stage, bias, norm, x, &weights, &sums)
     }
 
     fn linear(
@@ -325,7 +328,7 @@ impl Deployment<'_> {
         let weights = self.weights(stage, &node.name, shape)?;
         let sums = accumulate(&flat, &weights, Conv::default());
         let bias = linear.bias.then(|| format!("{}.bias", node.name));
-        self.requantise(stage, bias, norm, &flat, &weights, sums)
+        self.requantise(stage, bias, norm, &flat, &weights, &sums)
     }
 
     /// The codes of the leading block of a weight, on the grid of the full-width channels.
@@ -359,7 +362,7 @@ impl Deployment<'_> {
         norm: Option<NodeId>,
         x: &Codes,
         weights: &Weights,
-        sums: Sums,
+        sums: &Sums,
     ) -> Result<Codes, NnError> {
         let wide = stage.precision == Precision::Wide;
         let mut y = if wide {
@@ -371,7 +374,7 @@ impl Deployment<'_> {
             Codes {
                 values: Vec::new(),
                 dims: sums.dims,
-                scale: (largest / 32767.0).max(f32::MIN_POSITIVE),
+                scale: (largest / 32767.0).max(MIN_SCALE),
                 zero_point: 0,
                 clip: Clip::signed(16),
             }
@@ -392,8 +395,9 @@ impl Deployment<'_> {
             .map(|c| {
                 let (s_w, bias) = (f64::from(weights.scales[c]), f64::from(bias[c]));
                 let n = norm.as_ref().map_or(Normed::IDENTITY, |norm| norm[c]);
-                let a = n.gamma * s_w * s_in / (s_out * n.deviation);
-                let b = (n.gamma * (bias - n.mean) / n.deviation + n.beta) / s_out;
+                let gain = n.gamma / n.deviation;
+                let a = gain * (s_w * s_in) / s_out;
+                let b = (gain * (bias - n.mean) + n.beta) / s_out;
                 (f64::from(a as f32), b + f64::from(y.zero_point))
             })
             .collect();
@@ -487,11 +491,10 @@ impl Deployment<'_> {
         }
         let output = self.output(stage)?;
         let zero = f64::from(output.zero_point);
-        let unit = count * f64::from(output.scale);
-        let values = sums
-            .values
-            .iter()
-            .map(|sum| code(sum * f64::from(x.scale) / unit + zero, output.clip()));
+        let a = f64::from(x.scale) / (count * f64::from(output.scale));
+        let a = f64::from(a as f32);
+        let values = sums.values.iter();
+        let values = values.map(|sum| code(a * sum + zero, output.clip()));
         Ok(Codes::with_quant(output, values.collect(), sums.dims))
     }
 }

@@ -20,7 +20,7 @@ pub enum Penalty<'a> {
 }
 
 /// Stochastic gradient descent with momentum, in the recurrence of spec section 1.2:
-/// `g ← g + wd·θ; v ← m·v + g` (`v = g` at a parameter's first gradient)`; θ ← θ - lr·v`.
+/// `g ← g + wd·θ; v ← m·v + g` (`v = g` at a parameter's first gradient); `θ ← θ - lr·v`.
 ///
 /// Weight decay applies to every parameter. A parameter outside the current width's slice gets a
 /// gradient of zero and so keeps moving by its momentum; so does a head that took part in an

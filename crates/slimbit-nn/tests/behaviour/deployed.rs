@@ -132,10 +132,10 @@ fn check(
             let channel = &weight.data[o * row..(o + 1) * row];
             let max_abs = channel.iter().fold(0f32, |m, v| m.max(v.abs()));
             let deviation = (f64::from(variance[o]) + f64::from(1e-5f32)).sqrt();
-            let a = f64::from(gamma[o]) * f64::from(grid.scale(max_abs, bits)) * f64::from(x.scale)
-                / (f64::from(y.scale) * deviation);
-            let b = (f64::from(gamma[o]) * -f64::from(mean[o]) / deviation + f64::from(beta[o]))
-                / f64::from(y.scale)
+            let gain = f64::from(gamma[o]) / deviation;
+            let unit = f64::from(grid.scale(max_abs, bits)) * f64::from(x.scale);
+            let a = gain * unit / f64::from(y.scale);
+            let b = (gain * -f64::from(mean[o]) + f64::from(beta[o])) / f64::from(y.scale)
                 + f64::from(y.zero_point);
             let truth = Affine::from_floats(a as f32, b).unwrap();
             for position in (0..oh * ow).step_by(7) {
