@@ -236,6 +236,14 @@ impl Graph {
                 );
                 return wiring(&node.name, what);
             }
+            if let Some(channels) = node.op.channels()
+                && !channels.is_sane(LIMIT)
+            {
+                let what = format!(
+                    "{channels:?}: a ratio of at least 1 must divide at most {LIMIT} channels"
+                );
+                return wiring(&node.name, what);
+            }
             if matches!(node.op, Op::Input { .. }) != (index == 0) {
                 return wiring(
                     &node.name,
@@ -476,6 +484,8 @@ mod tests {
             good.replace("\"stride\":[1,1]", "\"stride\":[0,1]"),
             good.replace("\"kernel\":[3,3]", "\"kernel\":[4000000000,3]"),
             good.replace("\"max\":32", "\"max\":0"),
+            good.replace("\"ratio\":1", "\"ratio\":0"),
+            good.replace("\"ratio\":1", "\"ratio\":18446744073709551615"),
             good.replace("stem.conv", "inner.conv"),
             good.replace(
                 "\"outputs\":[[\"map\",",

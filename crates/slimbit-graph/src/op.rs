@@ -153,6 +153,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// The channel dimension that the operator itself decides.
+    pub(crate) fn channels(&self) -> Option<Channels> {
+        match self {
+            Self::Conv2d(conv) => Some(conv.out),
+            Self::Linear(linear) => Some(linear.out),
+            Self::PadShortcut { out, .. } => Some(*out),
+            _ => None,
+        }
+    }
+
     /// The operator's name in messages and listings.
     pub fn name(&self) -> &'static str {
         match self {

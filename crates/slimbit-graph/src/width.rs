@@ -109,6 +109,14 @@ impl Channels {
         }
     }
 
+    /// Whether the arithmetic of [`Channels::at`] is safe: a ratio that divides a bounded maximum.
+    pub(crate) fn is_sane(self, limit: usize) -> bool {
+        match self {
+            Self::Fixed(n) => n <= limit,
+            Self::Slim { max, ratio } => max <= limit && ratio > 0 && max.is_multiple_of(ratio),
+        }
+    }
+
     /// Channels at full width.
     pub fn max(self) -> usize {
         match self {

@@ -41,18 +41,29 @@ impl CifarResNet {
         }
     }
 
-    /// Reads `resnet{depth}[-b][-s2]`; nothing where this is no such name.
+    /// Reads `resnet{depth}[-b][-x{k}][-s2]`; nothing where this is no such name.
     pub(super) fn parse(name: &str, input: [usize; 3]) -> Option<Self> {
         let name = name.strip_prefix("resnet")?;
         let (name, stem_stride) = match name.strip_suffix("-s2") {
             Some(rest) => (rest, 2),
             None => (name, 1),
         };
+        let (name, base) = match name.rsplit_once("-x") {
+            Some((rest, times)) => (
+                rest,
+                16 * times
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|k| (1..=64).contains(k))?,
+            ),
+            None => (name, 16),
+        };
         let (depth, shortcut) = match name.strip_suffix("-b") {
             Some(rest) => (rest, Shortcut::Projection),
             None => (name, Shortcut::Pad),
         };
         let net = Self {
+            base,
             shortcut,
             stem_stride,
             ..Self::new(depth.parse().ok()?, input)

@@ -24,15 +24,14 @@ pub use resnet::{ResNet, ResNetDepth, Stem};
 use crate::{Channels, Graph, GraphBuilder, GraphError, NodeId};
 
 /// The forms of name that [`by_name`] reads.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 9] = [
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet18-cifar",
     "resnet34-cifar",
     "resnet50-cifar",
-    "resnet{6n+2} (8, 14, 20, 32, 44, 56, ...)",
-    "resnet{6n+2}-b",
+    "resnet{6n+2}[-b][-x{k}][-s2] (8, 14, 20, 32, 44, 56, ...)",
     "mobilenetv2",
     "mobilenetv2-cifar",
 ];
@@ -40,7 +39,8 @@ pub const NAMES: [&str; 10] = [
 /// The backbone of this name for images of `channels` planes of `height` × `width` pixels.
 ///
 /// The CIFAR family `resnet{6n+2}` has parameter-free shortcuts (option A); the suffix `-b` gives it
-/// projections, and `-s2` (last) a stem of stride 2, for small machines. `resnet50` is the
+/// projections, `-x{k}` multiplies the channels by `k`, and `-s2` gives it a stem of stride 2, for
+/// small machines; in this order. `resnet50` is the
 /// bottleneck network, although 50 is `6n+2` as well: build [`CifarResNet`] for the other one.
 ///
 /// # Errors
