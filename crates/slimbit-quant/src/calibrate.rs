@@ -277,24 +277,24 @@ impl<N: FloatNetwork, P: Fn(Progress)> Rounds<'_, N, P> {
 
     /// Batch statistics, averaged over the images.
     fn norms(&mut self, point: Point, pass: &Pass) -> Result<Norms, QuantError> {
-        let measured = self.measure(point, pass)?;
         let images = self.batches.images as f64;
-        let Some((first, _)) = measured.first() else {
-            return Ok(Norms::new());
-        };
-        let average = |name: &str, part: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| -> Vec<f32> {
-            let mut sums = vec![0.0; part(&first.norms[name]).len()];
-            for (measured, count) in &measured {
-                let values = measured.norms.get(name).map_or(&[][..], |norm| part(norm));
-                for (sum, &value) in sums.iter_mut().zip(values) {
-                    *sum += f64::from(value) * *count as f64;
+        let mut sums: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();
+        for (measured, count) in self.measure(point, pass)? {
+            let share = count as f64 / images;
+            for (name, (mean, var)) in measured.norms {
+                let zeros = || vec![0.0; mean.len()];
+                let sums = sums.entry(name).or_insert_with(|| [zeros(), zeros()]);
+                for (sums, values) in sums.iter_mut().zip([&mean, &var]) {
+                    let pairs = sums.iter_mut().zip(values);
+                    pairs.for_each(|(sum, &value)| *sum += share * f64::from(value));
                 }
             }
-            sums.into_iter().map(|sum| (sum / images) as f32).collect()
-        };
-        let names = first.norms.keys();
-        let both = |name: &String| (average(name, |n| &n.0), average(name, |n| &n.1));
-        Ok(names.map(|name| (name.clone(), both(name))).collect())
+        }
+        let single = |sums: Vec<f64>| sums.into_iter().map(|sum| sum as f32).collect();
+        let norms = sums.into_iter();
+        Ok(norms
+            .map(|(name, [mean, var])| (name, (single(mean), single(var))))
+            .collect())
     }
 
     fn ranges(&mut self, point: Point, pass: &Pass) -> Result<Ranges, QuantError> {
