@@ -1,0 +1,259 @@
+//! The command line, declared.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use slimbit_graph::{Point, Width};
+
+/// The command line, as `clap` reads it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "slimbit",
+    version,
+    about = "One network, trained once without labels, deployed at any width and bit-width, on integers only, from one file.",
+    after_help = "\
+Start here:
+  slimbit quickstart                                  the whole job on Fashion-MNIST, in minutes
+Then, on your own images:
+  slimbit pretrain --data photos/ --out runs/first    train without labels (Ctrl-C saves, --resume goes on)
+  slimbit export runs/first --images photos/          calibrate every point and write runs/first/model.slim
+  slimbit probe runs/first/model.slim --data photos/  accuracy of every point, on the engine's own features
+  slimbit bench runs/first/model.slim                 latency of every point on this machine
+
+A point is a width and two bit-widths, written `0.5x W4A8`."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log more: -v shows progress of each step, -vv everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train, calibrate, export and measure a small network on Fashion-MNIST.
+    Quickstart(QuickstartArgs),
+    /// Train a slimmable network without labels.
+    Pretrain(PretrainArgs),
+    /// Calibrate a trained network at every point and write one .slim file.
+    Export(ExportArgs),
+    /// Accuracy of a .slim file's points, on the integer engine's own features.
+    Probe(ProbeArgs),
+    /// What a .slim file holds; with --prove, re-check its arithmetic from the file alone.
+    Inspect(InspectArgs),
+    /// Compare the reference, every SIMD level and the training-side simulation, layer by layer.
+    Verify(VerifyArgs),
+    /// Run images through one point and print the outputs.
+    Run(RunArgs),
+    /// Write one feature vector per image to a .npy file.
+    Embed(EmbedArgs),
+    /// Latency of a .slim file's points on this machine.
+    Bench(BenchArgs),
+}
+
+/// Arguments of `quickstart`.
+#[derive(Args, Debug)]
+pub struct QuickstartArgs {
+    /// Folder for everything the run writes. An interrupted run there is continued.
+    #[arg(long, default_value = "out/quickstart")]
+    pub out: PathBuf,
+    /// Folder with the four IDX files; by default the one in this repository.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Start over, even if the folder holds an interrupted run.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Print the results as JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Changes to the configuration, such as `epochs=4` or `optim.lr=0.1`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Arguments of `pretrain`.
+#[derive(Args, Debug)]
+pub struct PretrainArgs {
+    /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read.
+    #[arg(long, required_unless_present = "resume")]
+    pub data: Option<PathBuf>,
+    /// TOML configuration; every key has a default.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Run directory to make.
+    #[arg(long, default_value = "runs/slimbit")]
+    pub out: PathBuf,
+    /// Continue the run in this directory, to the same weights as if it had never stopped.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "config", "overrides"])]
+    pub resume: Option<PathBuf>,
+    /// Print the resolved configuration and stop.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Changes to the configuration, such as `epochs=100` or `optim.lr=0.1`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Which points of a grid.
+#[derive(Args, Debug, Clone)]
+pub struct GridArgs {
+    /// Widths of the grid.
+    #[arg(long, value_delimiter = ',', default_value = "1,0.75,0.5,0.25")]
+    pub widths: Vec<Width>,
+    /// Weight and activation bits of the grid.
+    #[arg(long, value_delimiter = ',', default_value = "W8A8,W4A8,W4A4,W3A4,W2A4", value_parser = parse_bits)]
+    pub bits: Vec<(u8, u8)>,
+}
+
+fn parse_bits(text: &str) -> Result<(u8, u8), String> {
+    let point: Point = format!("1x {text}").parse().map_err(|_| {
+        format!("`{text}` is no pair of bit-widths; write weights (2 to 8) and activations (4 to 8) as in W4A8")
+    })?;
+    Ok((point.weight_bits, point.act_bits))
+}
+
+/// Arguments of `export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// Run directory of `pretrain`.
+    pub run: PathBuf,
+    /// Calibration images; by default the training images of the run.
+    #[arg(long)]
+    pub images: Option<PathBuf>,
+    /// How many images calibrate.
+    #[arg(long, default_value_t = 1024)]
+    pub calibration_images: usize,
+    /// The file to write; by default `model.slim` in the run directory.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// The points to export.
+    #[command(flatten)]
+    pub grid: GridArgs,
+    /// Print a summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How features are judged.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Weighted k-nearest neighbours (k = 200, T = 0.1).
+    Knn,
+    /// A linear classifier on frozen features.
+    Linear,
+}
+
+/// Arguments of `probe`.
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Labelled images, with train and test parts.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The judge.
+    #[arg(long, value_enum, default_value = "knn")]
+    pub kind: ProbeKind,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Use at most this many training images.
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Prove again, for every channel of every point, that the integers give the same codes as the
+    /// batch-norm they replace, for every accumulator, and that nothing can overflow.
+    #[arg(long)]
+    pub prove: bool,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Images to compare on.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// How many images.
+    #[arg(long, default_value_t = 16)]
+    pub limit: usize,
+    /// Run directory the file was exported from: adds the training-side simulation.
+    #[arg(long)]
+    pub run: Option<PathBuf>,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Image files.
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// The point; by default the first in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+    /// Print JSON, with every output value.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `embed`.
+#[derive(Args, Debug)]
+pub struct EmbedArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The .npy file to write, [images, features] in f32; names go to the same path with `.txt`.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// The point; by default the first in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+}
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Timed runs of each point.
+    #[arg(long, default_value_t = 200)]
+    pub repeat: usize,
+    /// Show where the time of one inference goes.
+    #[arg(long)]
+    pub per_op: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,150 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use slimbit_data::{Dataset, Split};
+use slimbit_engine::Model;
+use slimbit_graph::{Point, PointStatistics};
+use slimbit_nn::Net;
+use slimbit_quant::{Calibration, Progress, Settings, Task, calibrate, lower};
+use slimbit_train::{Checkpoint, RunDir};
+
+use super::features::{Images, PREPROCESS};
+use super::{Outcome, progress, weigh};
+use crate::cli::ExportArgs;
+
+/// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
+const STATISTICS: &str = "statistics.json";
+
+pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
+    let checkpoint = latest_checkpoint(&args.run)?;
+    let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
+    let path = args
+        .images
+        .as_deref()
+        .unwrap_or(&checkpoint.config.data.path);
+    let dataset = Dataset::open_split(path, Split::Train)?;
+    let images = Images::load(
+        &dataset,
+        &checkpoint.config.preprocess,
+        Some(args.calibration_images),
+    )?;
+    let statistics = measure(&checkpoint, &images, &points)?;
+    let model = make(&checkpoint, &statistics)?;
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| args.run.join("model.slim"));
+    model.write(&output)?;
+    keep_statistics(&args.run, &statistics)?;
+    let bytes = fs::metadata(&output)?.len();
+    let separate: u64 = points
+        .iter()
+        .map(|&point| weigh::point_bytes(&model, point))
+        .sum::<Result<_>>()?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "file": output, "points": points, "bytes": bytes, "separate_bytes": separate, "calibration_images": images.len(),
+            })
+        );
+    } else {
+        println!(
+            "{}: {} points in {bytes} bytes; on their own they would take {separate}",
+            output.display(),
+            points.len()
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+/// The newest intact checkpoint of a run.
+pub(super) fn latest_checkpoint(run: &Path) -> Result<Checkpoint> {
+    let (dir, config) = RunDir::open(run)?;
+    let latest = dir.checkpoints(config.run.keep).latest()?;
+    latest.with_context(|| format!("{} has no checkpoint yet; train it first", run.display()))
+}
+
+/// Batch-norm statistics and ranges of every point, with a progress bar.
+pub(super) fn measure(
+    checkpoint: &Checkpoint,
+    images: &Images,
+    points: &[Point],
+) -> Result<Vec<PointStatistics>> {
+    let device = slimbit_nn::parse_device("cpu")?;
+    let net = Net::from_params(checkpoint.graph.clone(), &checkpoint.params(), &device)?;
+    let bar = progress::steps("calibrating", 0);
+    let calibration = Calibration {
+        images: images.len(),
+        ..Calibration::default()
+    };
+    let settings = settings(checkpoint)?;
+    let statistics = calibrate(&net, &images.codes, points, &settings, &calibration, |p| {
+        show(&bar, &p)
+    })?;
+    bar.finish_and_clear();
+    Ok(statistics)
+}
+
+/// The integer model, with a progress bar.
+pub(super) fn make(checkpoint: &Checkpoint, statistics: &[PointStatistics]) -> Result<Model> {
+    let bar = progress::steps("lowering", 0);
+    let settings = settings(checkpoint)?;
+    let model = lower(
+        &checkpoint.graph,
+        &checkpoint.params(),
+        statistics,
+        &settings,
+        |p| show(&bar, &p),
+    )?;
+    bar.finish_and_clear();
+    Ok(model)
+}
+
+fn settings(checkpoint: &Checkpoint) -> Result<Settings> {
+    let preprocess = &checkpoint.config.preprocess;
+    let metadata = BTreeMap::from([
+        (PREPROCESS.to_owned(), serde_json::to_string(preprocess)?),
+        (
+            "created_by".to_owned(),
+            format!("slimbit {}", env!("CARGO_PKG_VERSION")),
+        ),
+        ("trained_steps".to_owned(), checkpoint.step.to_string()),
+    ]);
+    Ok(Settings {
+        grid: checkpoint.config.grid,
+        mean: preprocess.mean.clone(),
+        std: preprocess.std.clone(),
+        metadata,
+    })
+}
+
+fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total as u64);
+    bar.set_position(progress.done as u64);
+    let task = match progress.task {
+        Task::Calibrate => "measuring",
+        Task::Lower => "solving",
+    };
+    bar.set_message(format!("{task} {} {}", progress.point, progress.stage));
+}
+
+/// Writes the statistics beside the checkpoints; an old file is replaced whole.
+pub(super) fn keep_statistics(run: &Path, statistics: &[PointStatistics]) -> Result<()> {
+    let path = run.join(STATISTICS);
+    let partial = path.with_extension("json.partial");
+    fs::write(&partial, serde_json::to_vec(statistics)?)
+        .with_context(|| format!("writing {}", partial.display()))?;
+    fs::rename(&partial, &path).with_context(|| format!("renaming to {}", path.display()))
+}
+
+/// The statistics that [`keep_statistics`] wrote.
+pub(super) fn read_statistics(run: &Path) -> Result<Vec<PointStatistics>> {
+    let path = run.join(STATISTICS);
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("reading {}; `slimbit export` writes it", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is damaged; export the run again", path.display()))
+}

@@ -1,0 +1,130 @@
+//! The float network on Burn: the baseline of every quantised point.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Tensor, TensorData};
+use rayon::ThreadPool;
+use slimbit_engine::InputCodes;
+use slimbit_graph::{Graph, Params, Width};
+use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation};
+use slimbit_quant::{Norms, input_values};
+
+use super::features::Images;
+
+/// Images per batch-norm batch.
+const BATCH: usize = 128;
+
+/// A network at one width, with batch-norm statistics of its own.
+pub(super) struct FloatNetwork {
+    net: Net,
+    width: Width,
+    norms: Norms,
+    input: InputCodes,
+    output: String,
+}
+
+impl FloatNetwork {
+    /// The network with the given parameters; batch-norm is estimated on `images`.
+    pub(super) fn new(
+        graph: &Graph,
+        params: &Params,
+        width: Width,
+        input: &InputCodes,
+        images: &Images,
+    ) -> Result<Self> {
+        let device = slimbit_nn::parse_device("cpu")?;
+        let net = Net::from_params(graph.clone(), params, &device)?;
+        let (output, _) = &graph.outputs()[0];
+        let mut float = Self {
+            net,
+            width,
+            norms: Norms::new(),
+            input: input.clone(),
+            output: output.clone(),
+        };
+        let mut observer = Observer::new(Averaging::Cumulative);
+        for start in (0..images.len()).step_by(BATCH) {
+            let batch = float.batch(images, start..(start + BATCH).min(images.len()));
+            float
+                .net
+                .forward(&batch, &Mode::float(width), Some(&mut observer))?;
+        }
+        float.norms = observer.norms();
+        Ok(float)
+    }
+
+    /// The first output of every image; `[images, features]`.
+    pub(super) fn features(&self, images: &Images) -> Result<Vec<f32>> {
+        let mut rows = Vec::new();
+        for start in (0..images.len()).step_by(BATCH) {
+            let batch = self.batch(images, start..(start + BATCH).min(images.len()));
+            rows.extend(self.run(&batch)?);
+        }
+        Ok(rows)
+    }
+
+    /// Seconds that one image takes on the threads of `pool`.
+    pub(super) fn seconds(&self, images: &Images, row: usize, pool: &ThreadPool) -> Result<f64> {
+        let batch = self.batch(images, row..row + 1);
+        pool.install(|| {
+            let start = Instant::now();
+            self.run(&batch)?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+    }
+
+    fn run(&self, batch: &Tensor<4>) -> Result<Vec<f32>> {
+        let mode = Mode {
+            width: self.width,
+            quant: Quantisation::Off,
+            norm: NormMode::Given(&self.norms),
+        };
+        let outputs = self.net.forward(batch, &mode, None)?;
+        let features = outputs.vector(&self.output)?;
+        features
+            .try_into_data()?
+            .into_vec()
+            .ok()
+            .context("features are f32")
+    }
+
+    fn batch(&self, images: &Images, rows: std::ops::Range<usize>) -> Tensor<4> {
+        let shape = self.net.graph().input_shape();
+        let (height, width) = shape.spatial();
+        let pixels = &images.codes[rows.start * images.size..rows.end * images.size];
+        let values = input_values(&self.input, pixels, height * width);
+        let data = TensorData::new(values, [rows.len(), shape.channels(), height, width]);
+        Tensor::from_data(data, self.net.store().device())
+    }
+}
+
+/// Mean cosine of corresponding rows of two `[images, dim]` matrices.
+pub(super) fn mean_cosine(a: &[f32], b: &[f32], dim: usize) -> f64 {
+    let cosine = |(a, b): (&[f32], &[f32])| {
+        let dot = |x: &[f32], y: &[f32]| -> f64 {
+            x.iter()
+                .zip(y)
+                .map(|(&x, &y)| f64::from(x) * f64::from(y))
+                .sum()
+        };
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+    };
+    let rows = a.len() / dim;
+    a.chunks_exact(dim)
+        .zip(b.chunks_exact(dim))
+        .map(cosine)
+        .sum::<f64>()
+        / rows as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosine_of_parallel_and_orthogonal_rows() {
+        let (a, b) = ([1.0, 0.0, 3.0, 4.0], [2.0, 0.0, -4.0, 3.0]);
+        assert!((mean_cosine(&a, &b, 2) - 0.5).abs() < 1e-12);
+    }
+}

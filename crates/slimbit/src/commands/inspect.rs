@@ -1,0 +1,125 @@
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use slimbit_engine::prove::{self, ProofReport};
+use slimbit_engine::{Codes, Model};
+use slimbit_graph::Point;
+
+use super::features::{PREPROCESS, points_of};
+use super::{Outcome, weigh};
+use crate::cli::InspectArgs;
+
+pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
+    let model = Model::open(&args.file)?;
+    let points = points_of(&model, &args.point)?;
+    let proof = if args.prove {
+        Some(prove::prove(&model)?)
+    } else {
+        None
+    };
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&as_json(&model, &points, proof.as_ref())?)?
+        );
+        return Ok(Outcome::Done);
+    }
+    let bytes = std::fs::metadata(&args.file)?.len();
+    println!(
+        "{}: {}, {} points, {bytes} bytes, grid {}",
+        args.file.display(),
+        model.graph().name(),
+        model.points().len(),
+        model.grid()
+    );
+    println!(
+        "input {}, outputs {}",
+        model.graph().input_shape(),
+        outputs(&model).join(", ")
+    );
+    let weights: usize = model
+        .weights()
+        .values()
+        .map(|w| w.shape.iter().product::<usize>())
+        .sum();
+    println!("{} weights, stored {}", weights, copies(&model));
+    for (key, value) in model
+        .metadata()
+        .iter()
+        .filter(|(key, _)| *key != PREPROCESS)
+    {
+        println!("{key}: {value}");
+    }
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["point", "MMAC", "parameters", "KiB on its own"]);
+    for point in &points {
+        let cost = model.graph().cost(point.width)?;
+        table.add_row([
+            point.to_string(),
+            format!("{:.2}", cost.macs as f64 / 1e6),
+            cost.params.to_string(),
+            format!("{:.1}", weigh::point_bytes(&model, *point)? as f64 / 1024.0),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    if let Some(proof) = proof {
+        for point in proof.points.iter().filter(|p| points.contains(&p.point)) {
+            println!("\n{}", point.point);
+            for stage in &point.stages {
+                println!("  {stage}");
+            }
+        }
+        println!(
+            "\nproven: {} rescalings equal their batch-norm for every accumulator; {} float operations",
+            proof.channels(),
+            proof.float_operations()
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+fn outputs(model: &Model) -> Vec<String> {
+    model
+        .graph()
+        .outputs()
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn copies(model: &Model) -> &'static str {
+    match model.weights().values().next().map(|w| &w.codes) {
+        Some(Codes::MinMax(_)) => "once per bit-width",
+        _ => "once, at 8 bits, for every width and bit-width",
+    }
+}
+
+fn as_json(model: &Model, points: &[Point], proof: Option<&ProofReport>) -> Result<Value> {
+    let mut rows = Vec::new();
+    for &point in points {
+        let cost = model.graph().cost(point.width)?;
+        let stages = proof.and_then(|p| p.points.iter().find(|p| p.point == point)).map(|p| {
+            let stage = |s: &prove::StageProof| {
+                json!({
+                    "stage": s.name, "arithmetic": s.arithmetic, "channels_proven": s.channels,
+                    "accumulator": s.accumulator.map(|i| [i.lo, i.hi]), "multiplier_bits": s.multiplier_bits,
+                    "shifts": s.shifts, "tables": s.tables, "float_operations": s.float_operations,
+                })
+            };
+            p.stages.iter().map(stage).collect::<Vec<_>>()
+        });
+        rows.push(json!({
+            "point": point, "macs": cost.macs, "parameters": cost.params,
+            "bytes": weigh::point_bytes(model, point)?, "proof": stages,
+        }));
+    }
+    Ok(json!({
+        "network": model.graph().name(), "grid": model.grid().to_string(), "outputs": outputs(model),
+        "metadata": model.metadata(), "points": rows,
+    }))
+}

@@ -1,0 +1,47 @@
+//! One file per command.
+
+mod bench;
+mod embed;
+mod export;
+mod features;
+mod float;
+mod inspect;
+mod interrupt;
+mod pretrain;
+mod probe;
+mod progress;
+mod quickstart;
+mod run;
+mod verify;
+mod weigh;
+
+use anyhow::Result;
+
+use crate::cli::Command;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what was asked.
+    Done,
+    /// Ctrl-C ended it; what it had done is saved.
+    Interrupted,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever stopped it, with what, where, and the remedy.
+pub fn execute(command: Command) -> Result<Outcome> {
+    match command {
+        Command::Quickstart(args) => quickstart::execute(&args),
+        Command::Pretrain(args) => pretrain::execute(&args),
+        Command::Export(args) => export::execute(&args),
+        Command::Probe(args) => probe::execute(&args),
+        Command::Inspect(args) => inspect::execute(&args),
+        Command::Verify(args) => verify::execute(&args),
+        Command::Run(args) => run::execute(&args),
+        Command::Embed(args) => embed::execute(&args),
+        Command::Bench(args) => bench::execute(&args),
+    }
+}

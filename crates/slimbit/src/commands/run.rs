@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use slimbit_data::Image;
+use slimbit_engine::{Model, Session};
+
+use super::Outcome;
+use super::features::{points_of, preprocess_of};
+use crate::cli::RunArgs;
+
+/// How many of the largest values are printed of each output.
+const TOP: usize = 5;
+
+pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
+    let model = Arc::new(Model::open(&args.file)?);
+    let preprocess = preprocess_of(&model)?;
+    let wanted: Vec<_> = args.point.into_iter().collect();
+    let point = points_of(&model, &wanted)?[0];
+    let mut session = Session::new(Arc::clone(&model), point)?;
+    let mut records = Vec::new();
+    for path in &args.images {
+        let image = Image::open(path)?;
+        let outputs = session
+            .run(&preprocess.codes(&image))
+            .with_context(|| path.display().to_string())?;
+        for (name, _) in model.graph().outputs() {
+            let values = outputs
+                .get(name)
+                .with_context(|| format!("output `{name}`"))?
+                .to_f32();
+            if args.json {
+                records.push(
+                    json!({ "image": path, "point": point, "output": name, "values": values }),
+                );
+            } else {
+                let mut order: Vec<usize> = (0..values.len()).collect();
+                order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+                let top: Vec<String> = order
+                    .iter()
+                    .take(TOP)
+                    .map(|&i| format!("{i}: {:.4}", values[i]))
+                    .collect();
+                println!(
+                    "{}  {name} [{}] at {point}, largest: {}",
+                    path.display(),
+                    values.len(),
+                    top.join(", ")
+                );
+            }
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&records)?);
+    }
+    Ok(Outcome::Done)
+}

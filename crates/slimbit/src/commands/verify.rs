@@ -1,0 +1,244 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Tensor, TensorData};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use slimbit_data::Dataset;
+use slimbit_engine::{Model, Session, StageTrace, Trace, reference};
+use slimbit_graph::{Params, Point, PointStatistics};
+use slimbit_kernels::Isa;
+use slimbit_nn::{Mode, Net};
+use slimbit_quant::{input_values, simulate};
+
+use super::export::{latest_checkpoint, read_statistics};
+use super::features::{Images, points_of, preprocess_of};
+use super::{Outcome, progress};
+use crate::cli::VerifyArgs;
+
+/// Differing codes of one stage, over all points and images.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Row {
+    codes: usize,
+    /// Differing codes of each CPU level against the reference.
+    levels: BTreeMap<String, usize>,
+    /// Against the stored coefficients, evaluated in floating point.
+    stored: usize,
+    /// Against the batch-norm formula with unrounded coefficients.
+    formula: Option<usize>,
+    /// Of the training-side simulation, run on its own from the image on.
+    simulation: Option<usize>,
+}
+
+/// What the training side knows: parameters, and statistics per point.
+struct Training {
+    params: Params,
+    net: Net,
+    statistics: Vec<PointStatistics>,
+}
+
+pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
+    let model = Arc::new(Model::open(&args.file)?);
+    let preprocess = preprocess_of(&model)?;
+    let points = points_of(&model, &args.point)?;
+    let images = Images::load(&Dataset::open(&args.images)?, &preprocess, Some(args.limit))?;
+    let training = args
+        .run
+        .as_deref()
+        .map(|run| open_training(run, &model))
+        .transpose()?;
+    let bar = progress::steps("verifying", points.len() * images.len());
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    for &point in &points {
+        let mut levels = Vec::new();
+        for isa in Isa::available() {
+            levels.push((isa, Session::with_isa(Arc::clone(&model), point, isa)?));
+        }
+        for image in 0..images.len() {
+            let pixels = images.image(image);
+            let defined = reference::run(&model, point, pixels)?;
+            for (isa, session) in &mut levels {
+                for difference in defined.compare(&session.trace(pixels)?) {
+                    let row = rows.entry(difference.stage).or_default();
+                    *row.levels.entry(isa.to_string()).or_default() += difference.differing;
+                }
+            }
+            for stage in &defined.stages {
+                rows.entry(stage.name.clone()).or_default().codes += stage.codes.len();
+            }
+            compare_arithmetic(&model, point, &defined, training.as_ref(), &mut rows)?;
+            if let Some(training) = &training {
+                compare_simulation(&model, point, &defined, pixels, training, &mut rows)?;
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let ordered: Vec<(&str, &Row)> = model
+        .stages()
+        .iter()
+        .map(|stage| (stage.name.as_str(), &rows[&stage.name]))
+        .collect();
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({
+                "images": images.len(), "points": points, "stages": ordered,
+            }))?
+        );
+    } else {
+        println!(
+            "differing codes over {} points and {} images",
+            points.len(),
+            images.len()
+        );
+        println!("{}", table(&ordered));
+    }
+    let sum = |count: fn(&Row) -> usize| ordered.iter().map(|(_, row)| count(row)).sum::<usize>();
+    let broken = sum(|row| row.levels.values().sum()) + sum(|row| row.stored);
+    if broken > 0 {
+        bail!(
+            "{broken} codes differ where none may: this build computes wrong results on this machine; please report it"
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+fn open_training(run: &std::path::Path, model: &Model) -> Result<Training> {
+    let params = latest_checkpoint(run)?.params();
+    let statistics = read_statistics(run)?;
+    let device = slimbit_nn::parse_device("cpu")?;
+    let net = Net::from_params(model.graph().clone(), &params, &device).with_context(|| {
+        format!(
+            "{} is not the run that this file was exported from",
+            run.display()
+        )
+    })?;
+    Ok(Training {
+        params,
+        net,
+        statistics,
+    })
+}
+
+impl Training {
+    fn statistics(&self, point: Point) -> Result<&PointStatistics> {
+        let found = self.statistics.iter().find(|s| s.point == point);
+        found.with_context(|| format!("the run has no statistics for {point}; export it again"))
+    }
+}
+
+fn compare_arithmetic(
+    model: &Model,
+    point: Point,
+    defined: &Trace,
+    training: Option<&Training>,
+    rows: &mut BTreeMap<String, Row>,
+) -> Result<()> {
+    let source = match training {
+        Some(t) => Some(simulate::Source {
+            params: &t.params,
+            statistics: t.statistics(point)?,
+        }),
+        None => None,
+    };
+    for difference in simulate::compare(model, point, defined, source)? {
+        let row = rows.entry(difference.stage).or_default();
+        row.stored += difference.from_stored;
+        if let Some(count) = difference.from_formula {
+            *row.formula.get_or_insert(0) += count;
+        }
+    }
+    Ok(())
+}
+
+fn compare_simulation(
+    model: &Model,
+    point: Point,
+    defined: &Trace,
+    pixels: &[u8],
+    training: &Training,
+    rows: &mut BTreeMap<String, Row>,
+) -> Result<()> {
+    let shape = model.graph().input_shape();
+    let (height, width) = shape.spatial();
+    let values = input_values(model.input(), pixels, height * width);
+    let device = slimbit_nn::parse_device("cpu")?;
+    let data = TensorData::new(values, [1, shape.channels(), height, width]);
+    let images = Tensor::<4>::from_data(data, &device);
+    let statistics = training.statistics(point)?;
+    let mode = Mode::deployed(statistics, model.grid(), model.input().quant);
+    for simulated in training.net.codes(&images, &mode)? {
+        let defined = defined
+            .get(&simulated.stage)
+            .with_context(|| simulated.stage.clone())?;
+        let row = rows.entry(simulated.stage.clone()).or_default();
+        *row.simulation.get_or_insert(0) += differing(defined, &simulated.codes);
+    }
+    Ok(())
+}
+
+fn differing(defined: &StageTrace, simulated: &[i32]) -> usize {
+    let common = defined
+        .codes
+        .iter()
+        .zip(simulated)
+        .filter(|(a, b)| a != b)
+        .count();
+    common + defined.codes.len().abs_diff(simulated.len())
+}
+
+fn table(rows: &[(&str, &Row)]) -> Table {
+    let levels: Vec<&String> = rows
+        .first()
+        .map_or_else(Vec::new, |(_, row)| row.levels.keys().collect());
+    let mut header = vec!["stage".to_owned(), "codes".to_owned()];
+    header.extend(levels.iter().map(|isa| format!("{isa} / reference")));
+    header.extend(["stored A, B", "formula", "simulation"].map(str::to_owned));
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(header);
+    let optional = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let mut total = Row {
+        formula: None,
+        simulation: None,
+        ..Row::default()
+    };
+    for (name, row) in rows {
+        let mut cells = vec![(*name).to_owned(), row.codes.to_string()];
+        cells.extend(levels.iter().map(|isa| row.levels[*isa].to_string()));
+        cells.extend([
+            row.stored.to_string(),
+            optional(row.formula),
+            optional(row.simulation),
+        ]);
+        table.add_row(cells);
+        total.codes += row.codes;
+        total.stored += row.stored;
+        for (isa, count) in &row.levels {
+            *total.levels.entry(isa.clone()).or_default() += count;
+        }
+        for (sum, count) in [
+            (&mut total.formula, row.formula),
+            (&mut total.simulation, row.simulation),
+        ] {
+            if let Some(count) = count {
+                *sum.get_or_insert(0) += count;
+            }
+        }
+    }
+    let mut cells = vec!["all".to_owned(), total.codes.to_string()];
+    cells.extend(levels.iter().map(|isa| total.levels[*isa].to_string()));
+    cells.extend([
+        total.stored.to_string(),
+        optional(total.formula),
+        optional(total.simulation),
+    ]);
+    table.add_row(cells);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
