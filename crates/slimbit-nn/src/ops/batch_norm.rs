@@ -9,7 +9,6 @@ use burn::backend::{
     Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension,
 };
 use burn_flex::FlexTensor;
-use pulp::Arch;
 
 use super::activation::{Activation, gate};
 use super::affine::affine;
@@ -188,46 +187,24 @@ struct Moments {
 }
 
 impl Moments {
-    /// Each plane is summed twice while it is in the first-level cache, for its mean and for its
-    /// squared deviations from that mean; planes are merged in `f64`. No large sums cancel.
+    /// The squares are of deviations from the mean, so that no large sums cancel.
     fn new(map: Map, x: &[f32]) -> Self {
-        let moments = map.per_channel(
-            |channel| {
-                let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-                let plane_count = map.inner as f64;
-                for plane in map.planes(x, channel) {
-                    let plane_mean = lane_sum(plane, |v| v) / plane_count;
-                    let centre = plane_mean as f32;
-                    // The deviations are from the rounded mean; correct for the difference.
-                    let off = plane_mean - f64::from(centre);
-                    let plane_squares =
-                        lane_sum(plane, |v| (v - centre) * (v - centre)) - plane_count * off * off;
-                    let delta = plane_mean - mean;
-                    let total = count + plane_count;
-                    squares += plane_squares + delta * delta * count * plane_count / total;
-                    mean += delta * plane_count / total;
-                    count = total;
-                }
-                [mean as f32, (squares / count).max(0.0) as f32]
-            },
-            |first, lanes| {
-                let mut mean = [0.0; LANES];
-                map.rows(x, first, lanes, |row| {
-                    for (m, &v) in mean.iter_mut().zip(row) {
-                        *m += f64::from(v);
-                    }
-                });
-                let count = map.outer as f64;
-                let mean = mean.map(|m| m / count);
-                let mut squares = [0.0; LANES];
-                map.rows(x, first, lanes, |row| {
-                    for ((s, m), &v) in squares.iter_mut().zip(mean).zip(row) {
-                        *s += (f64::from(v) - m) * (f64::from(v) - m);
-                    }
-                });
-                std::array::from_fn(|lane| [mean[lane] as f32, (squares[lane] / count) as f32])
-            },
-        );
+        let count = (map.outer * map.inner) as f64;
+        let moments = map.per_channel(|block| {
+            let sums = block.sums(x, x, |_, v, _| [v]);
+            let mean: [f64; LANES] = std::array::from_fn(|lane| sums[lane][0] / count);
+            let centre: [f32; LANES] = std::array::from_fn(|lane| mean[lane] as f32);
+            let squares = block.sums(x, x, |lane, v, _| {
+                let deviation = v - centre[lane];
+                [deviation * deviation]
+            });
+            std::array::from_fn(|lane| {
+                // The deviations are from the rounded mean.
+                let off = mean[lane] - f64::from(centre[lane]);
+                let variance = squares[lane][0] / count - off * off;
+                [centre[lane], variance.max(0.0) as f32]
+            })
+        });
         let (mean, variance) = moments
             .into_iter()
             .map(|[mean, variance]| (mean, variance))
@@ -258,22 +235,6 @@ impl Moments {
             .collect();
         (scale, shift)
     }
-}
-
-/// Sum of `f` over a plane, in a fixed number of lanes.
-#[inline(always)]
-fn lane_sum(plane: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    let (blocks, rest) = plane.as_chunks::<LANES>();
-    let mut sums = [0.0f32; LANES];
-    for block in blocks {
-        for (sum, &v) in sums.iter_mut().zip(block) {
-            *sum += f(v);
-        }
-    }
-    for (sum, &v) in sums.iter_mut().zip(rest) {
-        *sum += f(v);
-    }
-    sums.iter().map(|&s| f64::from(s)).sum()
 }
 
 fn forward(
@@ -314,37 +275,21 @@ impl ChannelGradients {
         let deviation = saved.moments.inverse_deviation(saved.eps);
         let mean = &saved.moments.mean;
         let bounds = saved.activation.bounds();
-        let sums = map.per_channel(
-            |channel| {
-                let (mut beta, mut gamma) = (0.0, 0.0);
-                let (scale, shift, mean) = (scale[channel], shift[channel], mean[channel]);
-                for (x, dy) in map.planes(x, channel).zip(map.planes(dy, channel)) {
-                    let (b, g) = plane_sums(x, dy, scale, shift, mean, bounds);
-                    beta += b;
-                    gamma += g;
-                }
-                [beta as f32, (gamma * f64::from(deviation[channel])) as f32]
-            },
-            |first, lanes| {
-                let (mut beta, mut gamma) = ([0.0; LANES], [0.0; LANES]);
-                map.row_pairs(x, dy, first, lanes, |x, dy| {
-                    for lane in 0..lanes {
-                        let channel = first + lane;
-                        let z = x[lane] * scale[channel] + shift[channel];
-                        let g = gate(dy[lane], z, bounds);
-                        beta[lane] += f64::from(g);
-                        gamma[lane] += f64::from(g * (x[lane] - mean[channel]));
-                    }
-                });
-                std::array::from_fn(|lane| {
-                    let deviation = deviation.get(first + lane).copied().unwrap_or(0.0);
-                    [
-                        beta[lane] as f32,
-                        (gamma[lane] * f64::from(deviation)) as f32,
-                    ]
-                })
-            },
-        );
+        let sums = map.per_channel(|block| {
+            let own = |values: &[f32]| -> [f32; LANES] {
+                std::array::from_fn(|lane| values.get(block.first + lane).copied().unwrap_or(0.0))
+            };
+            let (scale, shift, mean) = (own(&scale), own(&shift), own(mean));
+            let sums = block.sums(x, dy, |lane, x, dy| {
+                let g = gate(dy, x * scale[lane] + shift[lane], bounds);
+                [g, g * (x - mean[lane])]
+            });
+            let deviation = own(&deviation);
+            std::array::from_fn(|lane| {
+                let [beta, gamma] = sums[lane];
+                [beta as f32, (gamma * f64::from(deviation[lane])) as f32]
+            })
+        });
         let (beta, gamma) = sums.into_iter().map(|[beta, gamma]| (beta, gamma)).unzip();
         Self { gamma, beta }
     }
@@ -378,33 +323,4 @@ impl ChannelGradients {
         );
         from_values(dx, shape)
     }
-}
-
-/// `sum g` and `sum g * (x - mean)` over a plane, with `g` the gated gradient.
-fn plane_sums(
-    x: &[f32],
-    dy: &[f32],
-    scale: f32,
-    shift: f32,
-    mean: f32,
-    bounds: (f32, f32),
-) -> (f64, f64) {
-    Arch::new().dispatch(|| {
-        let (mut sums, mut products) = ([0.0f32; LANES], [0.0f32; LANES]);
-        let ((x, x_rest), (dy, dy_rest)) = (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
-        let mut add = |x: &[f32], dy: &[f32]| {
-            let lanes = sums.iter_mut().zip(&mut products);
-            for ((sum, product), (&x, &dy)) in lanes.zip(x.iter().zip(dy)) {
-                let g = gate(dy, x * scale + shift, bounds);
-                *sum += g;
-                *product += g * (x - mean);
-            }
-        };
-        for (x, dy) in x.iter().zip(dy) {
-            add(x, dy);
-        }
-        add(x_rest, dy_rest);
-        let total = |lanes: [f32; LANES]| lanes.iter().map(|&s| f64::from(s)).sum();
-        (total(sums), total(products))
-    })
 }

@@ -1,12 +1,14 @@
 //! Walking a `[batch, channels, positions…]` tensor channel by channel.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Values that are summed side by side. A constant, so that sums do not depend on the CPU.
 pub(super) const LANES: usize = 16;
 /// Floats that one task of an elementwise pass handles, about.
 const CHUNK_FLOATS: usize = 1 << 15;
+/// Floats that are summed in `f32` before the sum continues in `f64`.
+const FLUSH_FLOATS: usize = 1 << 10;
 
 /// `outer` images of `channels` planes of `inner` values.
 #[derive(Clone, Copy, Debug)]
@@ -29,43 +31,6 @@ impl Map {
         }
     }
 
-    /// The planes of one channel, image by image.
-    pub(super) fn planes<'a>(
-        &self,
-        x: &'a [f32],
-        channel: usize,
-    ) -> impl Iterator<Item = &'a [f32]> + use<'a> {
-        x.chunks_exact(self.inner.max(1))
-            .skip(channel)
-            .step_by(self.channels)
-    }
-
-    /// Channels `first..first + lanes` of every image of a map with one value per plane.
-    #[inline(always)]
-    pub(super) fn rows(&self, x: &[f32], first: usize, lanes: usize, mut f: impl FnMut(&[f32])) {
-        for image in x.chunks_exact(self.channels) {
-            f(&image[first..first + lanes]);
-        }
-    }
-
-    /// [`rows`](Self::rows) of two maps of one shape.
-    #[inline(always)]
-    pub(super) fn row_pairs(
-        &self,
-        x: &[f32],
-        y: &[f32],
-        first: usize,
-        lanes: usize,
-        mut f: impl FnMut(&[f32], &[f32]),
-    ) {
-        for (x, y) in x
-            .chunks_exact(self.channels)
-            .zip(y.chunks_exact(self.channels))
-        {
-            f(&x[first..first + lanes], &y[first..first + lanes]);
-        }
-    }
-
     /// `f(x, y, coefficients of the channel)` for every value of two maps of one shape.
     pub(super) fn zip<const K: usize>(
         &self,
@@ -77,44 +42,214 @@ impl Map {
         let mut out = vec![0.0; x.len()];
         let image = (self.channels * self.inner).max(1);
         let chunk = (CHUNK_FLOATS / image).max(1) * image;
-        let inner = self.inner.max(1);
         out.par_chunks_mut(chunk)
             .zip(x.par_chunks(chunk).zip(y.par_chunks(chunk)))
             .for_each(|(out, (x, y))| {
-                Arch::new().dispatch(|| {
-                    let planes = out.chunks_exact_mut(inner).zip(x.chunks_exact(inner));
-                    let channels = coefficients.iter().cycle();
-                    for (((out, x), y), &c) in planes.zip(y.chunks_exact(inner)).zip(channels) {
-                        for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
-                            *out = f(x, y, c);
-                        }
-                    }
+                Arch::new().dispatch(ZipChannels {
+                    inner: self.inner,
+                    x,
+                    y,
+                    coefficients,
+                    out,
+                    f,
                 });
             });
         out
     }
 
-    /// A result per channel: `by_plane` for maps, and `by_lanes`, which sees `LANES` channels from
-    /// `first` at a time, where a channel's values are too far apart to be read one by one.
-    pub(super) fn per_channel<R: Send>(
-        &self,
-        by_plane: impl Fn(usize) -> R + Sync,
-        by_lanes: impl Fn(usize, usize) -> [R; LANES] + Sync,
-    ) -> Vec<R> {
-        if self.inner != 1 {
-            return (0..self.channels)
-                .into_par_iter()
-                .map(|channel| Arch::new().dispatch(|| by_plane(channel)))
-                .collect();
-        }
-        let blocks: Vec<[R; LANES]> = (0..self.channels.div_ceil(LANES))
+    /// A result per channel. `f` sees channels in blocks: one by one in maps of planes, [`LANES`]
+    /// at a time where a channel's values lie too far apart to be read one by one.
+    pub(super) fn per_channel<R: Send>(&self, f: impl Fn(Block) -> [R; LANES] + Sync) -> Vec<R> {
+        let size = if self.inner == 1 { LANES } else { 1 };
+        let blocks: Vec<[R; LANES]> = (0..self.channels.div_ceil(size))
             .into_par_iter()
             .map(|block| {
-                let first = block * LANES;
-                let lanes = LANES.min(self.channels - first);
-                Arch::new().dispatch(|| by_lanes(first, lanes))
+                let first = block * size;
+                f(Block {
+                    map: *self,
+                    first,
+                    size: size.min(self.channels - first),
+                })
             })
             .collect();
-        blocks.into_iter().flatten().take(self.channels).collect()
+        let used = blocks
+            .into_iter()
+            .flat_map(|block| block.into_iter().take(size));
+        used.take(self.channels).collect()
+    }
+}
+
+/// Consecutive channels.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    map: Map,
+    pub(super) first: usize,
+    pub(super) size: usize,
+}
+
+impl Block {
+    /// The sums over all positions of the quantities `f(index in the block, x, y)`, per channel.
+    pub(super) fn sums<const K: usize>(
+        self,
+        x: &[f32],
+        y: &[f32],
+        f: impl Fn(usize, f32, f32) -> [f32; K] + Copy,
+    ) -> [[f64; K]; LANES] {
+        if self.map.inner == 1 {
+            Arch::new().dispatch(RowSums {
+                block: self,
+                x,
+                y,
+                f,
+            })
+        } else {
+            let mut sums = [[0.0; K]; LANES];
+            sums[0] = Arch::new().dispatch(PlaneSums {
+                block: self,
+                x,
+                y,
+                f,
+            });
+            sums
+        }
+    }
+}
+
+struct ZipChannels<'a, const K: usize, F> {
+    inner: usize,
+    x: &'a [f32],
+    y: &'a [f32],
+    coefficients: &'a [[f32; K]],
+    out: &'a mut [f32],
+    f: F,
+}
+
+impl<const K: usize, F: Fn(f32, f32, [f32; K]) -> f32> WithSimd for ZipChannels<'_, K, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self {
+            inner,
+            x,
+            y,
+            coefficients,
+            out,
+            f,
+        } = self;
+        if inner == 1 {
+            let channels = coefficients.len();
+            let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
+            for ((out, x), y) in rows.zip(y.chunks_exact(channels)) {
+                for (((out, &x), &y), &c) in out.iter_mut().zip(x).zip(y).zip(coefficients) {
+                    *out = f(x, y, c);
+                }
+            }
+            return;
+        }
+        let inner = inner.max(1);
+        let planes = out.chunks_exact_mut(inner).zip(x.chunks_exact(inner));
+        let channels = coefficients.iter().cycle();
+        for (((out, x), y), &c) in planes.zip(y.chunks_exact(inner)).zip(channels) {
+            for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
+                *out = f(x, y, c);
+            }
+        }
+    }
+}
+
+/// Sums over the planes of one channel.
+struct PlaneSums<'a, F> {
+    block: Block,
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
+}
+
+impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for PlaneSums<'_, F> {
+    type Output = [f64; K];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> [f64; K] {
+        let Self { block, x, y, f } = self;
+        let Map {
+            channels, inner, ..
+        } = block.map;
+        let mut totals = [0.0; K];
+        let mut sums = [[0.0f32; LANES]; K];
+        let mut pending = 0;
+        let inner = inner.max(1);
+        let planes = x.chunks_exact(inner).zip(y.chunks_exact(inner));
+        for (x, y) in planes.skip(block.first).step_by(channels) {
+            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+            for (x, y) in x.iter().zip(y) {
+                for lane in 0..LANES {
+                    let terms = f(0, x[lane], y[lane]);
+                    for k in 0..K {
+                        sums[k][lane] += terms[k];
+                    }
+                }
+            }
+            for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
+                let terms = f(0, x, y);
+                for k in 0..K {
+                    sums[k][lane] += terms[k];
+                }
+            }
+            pending += inner;
+            if pending >= FLUSH_FLOATS {
+                flush(&mut sums, &mut totals);
+                pending = 0;
+            }
+        }
+        flush(&mut sums, &mut totals);
+        totals
+    }
+}
+
+/// Moves lane sums to the totals.
+#[inline(always)]
+fn flush<const K: usize>(sums: &mut [[f32; LANES]; K], totals: &mut [f64; K]) {
+    for (total, lanes) in totals.iter_mut().zip(sums) {
+        for lane in lanes {
+            *total += f64::from(*lane);
+            *lane = 0.0;
+        }
+    }
+}
+
+/// Sums over the images of up to [`LANES`] channels with one value each.
+struct RowSums<'a, F> {
+    block: Block,
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
+}
+
+impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for RowSums<'_, F> {
+    type Output = [[f64; K]; LANES];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+        let Self {
+            block: Block { map, first, size },
+            x,
+            y,
+            f,
+        } = self;
+        let mut totals = [[0.0; LANES]; K];
+        for (x, y) in x
+            .chunks_exact(map.channels)
+            .zip(y.chunks_exact(map.channels))
+        {
+            let pairs = x[first..first + size].iter().zip(&y[first..first + size]);
+            for (lane, (&x, &y)) in pairs.enumerate() {
+                let terms = f(lane, x, y);
+                for k in 0..K {
+                    totals[k][lane] += f64::from(terms[k]);
+                }
+            }
+        }
+        std::array::from_fn(|lane| std::array::from_fn(|k| totals[k][lane]))
     }
 }

@@ -7,9 +7,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use slimbit_num::WeightGrid;
 
+use super::elementwise::MinMax;
 use super::host::{contiguous, from_values, values};
 
 /// Rounds every output channel (axis 0) of `w` to `bits` bits of `grid` and back. The result is
@@ -72,62 +74,157 @@ struct Quantiser {
 }
 
 impl Quantiser {
-    fn quantise(self, w: &[f32], v: &mut [f32]) {
-        let max_abs = w.iter().fold(0f32, |max, w| max.max(w.abs()));
+    fn codes(self, max_abs: f32) -> Codes {
+        let last = |bits: u8| ((1u32 << (bits - 1)) - 1) as f32;
         if self.bits > 8 {
-            let (scale, half) = self.wide_grid(max_abs);
-            for (v, w) in v.iter_mut().zip(w) {
-                *v = (w / scale).round_ties_even().clamp(-half, half - 1.0) * scale;
-            }
-            return;
-        }
-        let scale = self.grid.scale(max_abs, self.bits);
-        for (v, &w) in v.iter_mut().zip(w) {
-            *v = f32::from(self.grid.code(w, max_abs, self.bits)) * scale;
-        }
-    }
-
-    /// Scale and half the number of codes of the min-max grid at any bit-width.
-    fn wide_grid(self, max_abs: f32) -> (f32, f32) {
-        let levels = 1u32 << self.bits;
-        (
-            (max_abs / ((levels - 1) as f32 / 2.0)).max(1e-12),
-            (levels / 2) as f32,
-        )
-    }
-
-    /// Whether the clamps leave the rounded code of a weight as it is.
-    fn passes(self, w: f32, max_abs: f32) -> bool {
-        let within = |code: i32, bits: u8| {
-            let half = 1 << (bits - 1);
-            (-half..half).contains(&code)
-        };
-        let rounded = |scale: f32| (w / scale).round_ties_even() as i32;
-        if self.bits > 8 {
-            return within(rounded(self.wide_grid(max_abs).0), self.bits);
+            let half_range = ((1u32 << self.bits) - 1) as f32 / 2.0;
+            let scale = (max_abs / half_range).max(MIN_SCALE);
+            return Codes::whole(scale, last(self.bits));
         }
         if self.grid == WeightGrid::MinMax || self.bits == 8 {
-            return within(rounded(self.grid.scale(max_abs, self.bits)), self.bits);
+            return Codes::whole(self.grid.scale(max_abs, self.bits), last(self.bits));
         }
-        let code = rounded(self.grid.scale(max_abs, 8));
-        let dropped = 8 - self.bits;
-        within(code, 8)
-            && (self.grid.is_odd_at(self.bits)
-                || within((code + (1 << (dropped - 1))) >> dropped, self.bits))
+        let dropped = (1u32 << (8 - self.bits)) as f32;
+        let odd = self.grid.is_odd_at(self.bits);
+        Codes {
+            scale: self.grid.scale(max_abs, 8),
+            last: last(8),
+            round: if odd { 0.0 } else { dropped / 2.0 },
+            keep: 1.0 / dropped,
+            kept_last: last(self.bits),
+            times: if odd { 2.0 } else { 1.0 },
+            plus: if odd { 1.0 } else { 0.0 },
+            unit: self.grid.scale(max_abs, self.bits),
+        }
+    }
+}
+
+/// The least scale of a channel, as in `slimbit_num`.
+const MIN_SCALE: f32 = 1e-12;
+
+/// The codes of one channel on any grid, in a form without branches: the code at full precision,
+/// of which the upper part is kept. Codes are integers in `f32`, so every step is exact.
+#[derive(Clone, Copy)]
+struct Codes {
+    /// Value of one unit of the code at full precision, and the largest such code.
+    scale: f32,
+    last: f32,
+    /// Added before the lower part is dropped.
+    round: f32,
+    /// One over the number of codes that become one.
+    keep: f32,
+    /// The largest code that is left.
+    kept_last: f32,
+    /// The multiplier is `times * code + plus`.
+    times: f32,
+    plus: f32,
+    /// Value of one unit of the multiplier.
+    unit: f32,
+}
+
+impl Codes {
+    /// A grid of which nothing is dropped.
+    fn whole(scale: f32, last: f32) -> Self {
+        let (round, keep, times, plus) = (0.0, 1.0, 1.0, 0.0);
+        Self {
+            scale,
+            last,
+            round,
+            keep,
+            kept_last: last,
+            times,
+            plus,
+            unit: scale,
+        }
     }
 
-    fn gradient(self, w: &[f32], v: &[f32], dv: &[f32], dw: &mut [f32]) {
-        let extremes = Extremes::new(w);
-        let max_abs = extremes.max_abs();
-        let mut by_scale = 0.0;
-        for (k, dw) in dw.iter_mut().enumerate() {
-            let kept = if self.passes(w[k], max_abs) { 1.0 } else { 0.0 };
-            *dw = dv[k] * kept;
-            by_scale += f64::from(dv[k]) * (f64::from(v[k]) - f64::from(kept * w[k]));
+    /// The quantised value, and 1 if no clamp moved the rounded code, else 0.
+    #[inline(always)]
+    fn quantise(self, w: f32) -> (f32, f32) {
+        let rounded = (w / self.scale).round_ties_even();
+        let code = if rounded > self.last {
+            self.last
+        } else {
+            rounded
+        };
+        let code = if code < -self.last - 1.0 {
+            -self.last - 1.0
+        } else {
+            code
+        };
+        let upper = ((code + self.round) * self.keep).floor();
+        let kept = if upper > self.kept_last {
+            self.kept_last
+        } else {
+            upper
+        };
+        let passes = if code == rounded && kept == upper {
+            1.0
+        } else {
+            0.0
+        };
+        ((self.times * kept + self.plus) * self.unit, passes)
+    }
+}
+
+/// Quantises one channel.
+struct Forward<'a> {
+    quantiser: Quantiser,
+    w: &'a [f32],
+    v: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (low, high) = MinMax { x: self.w }.with_simd(simd);
+        let codes = self.quantiser.codes(low.abs().max(high.abs()));
+        for (v, &w) in self.v.iter_mut().zip(self.w) {
+            *v = codes.quantise(w).0;
         }
-        if !self.detach_scale && max_abs > 0.0 {
-            let by_max = by_scale / f64::from(max_abs);
-            for (k, share) in extremes.shares() {
+    }
+}
+
+/// The gradient of one channel.
+struct Gradient<'a> {
+    quantiser: Quantiser,
+    w: &'a [f32],
+    dv: &'a [f32],
+    dw: &'a mut [f32],
+}
+
+impl WithSimd for Gradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const LANES: usize = 16;
+        let Self {
+            quantiser,
+            w,
+            dv,
+            dw,
+        } = self;
+        let (low, high) = MinMax { x: w }.with_simd(simd);
+        let max_abs = low.abs().max(high.abs());
+        let codes = quantiser.codes(max_abs);
+        let mut by_scale = [0.0f64; LANES];
+        for ((dw, w), dv) in dw
+            .chunks_mut(LANES)
+            .zip(w.chunks(LANES))
+            .zip(dv.chunks(LANES))
+        {
+            for (((dw, &w), &dv), by_scale) in dw.iter_mut().zip(w).zip(dv).zip(&mut by_scale) {
+                let (v, passes) = codes.quantise(w);
+                *dw = dv * passes;
+                *by_scale += f64::from(dv) * (f64::from(v) - f64::from(passes * w));
+            }
+        }
+        if !quantiser.detach_scale && max_abs > 0.0 {
+            let by_max = by_scale.iter().sum::<f64>() / f64::from(max_abs);
+            for (k, share) in Extremes::new((low, high), w).shares() {
                 dw[k] += (share * by_max * f64::from(w[k].signum())) as f32;
             }
         }
@@ -141,21 +238,12 @@ struct Extremes {
 }
 
 impl Extremes {
-    fn new(w: &[f32]) -> Self {
-        let (mut smallest, mut largest) = ((0, f32::INFINITY), (0, f32::NEG_INFINITY));
-        for (k, &w) in w.iter().enumerate() {
-            if w < smallest.1 {
-                smallest = (k, w);
-            }
-            if w > largest.1 {
-                largest = (k, w);
-            }
+    fn new((low, high): (f32, f32), w: &[f32]) -> Self {
+        let first = |value: f32| w.iter().position(|&w| w == value).unwrap_or(0);
+        Self {
+            smallest: (first(low), low),
+            largest: (first(high), high),
         }
-        Self { smallest, largest }
-    }
-
-    fn max_abs(&self) -> f32 {
-        self.smallest.1.abs().max(self.largest.1.abs())
     }
 
     /// How the gradient of the largest magnitude is shared out.
@@ -194,7 +282,7 @@ impl<C: CheckpointStrategy> WeightQuantiser for Autodiff<Flex, C> {
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((w, v.clone(), quantiser), v),
+            OpsKind::Tracked(prep) => prep.finish((w, quantiser), v),
             OpsKind::UnTracked(prep) => prep.finish(v),
         }
     }
@@ -204,7 +292,7 @@ impl<C: CheckpointStrategy> WeightQuantiser for Autodiff<Flex, C> {
 struct WeightBackward;
 
 impl Backward<Flex, 1> for WeightBackward {
-    type State = (FlexTensor, FlexTensor, Quantiser);
+    type State = (FlexTensor, Quantiser);
 
     fn backward(
         self,
@@ -213,19 +301,25 @@ impl Backward<Flex, 1> for WeightBackward {
         _checkpointer: &mut Checkpointer,
     ) {
         let [node] = ops.parents;
-        let (w, v, quantiser) = ops.state;
+        let (w, quantiser) = ops.state;
         let gradient = contiguous(grads.consume::<Flex>(&ops.node));
         if let Some(node) = node {
             let channel = channel_len(&w);
             let mut dw = vec![0.0; w.shape().num_elements()];
             dw.par_chunks_mut(channel)
-                .zip(values(&w).par_chunks(channel))
                 .zip(
-                    values(&v)
+                    values(&w)
                         .par_chunks(channel)
                         .zip(values(&gradient).par_chunks(channel)),
                 )
-                .for_each(|((dw, w), (v, dv))| quantiser.gradient(w, v, dv, dw));
+                .for_each(|(dw, (w, dv))| {
+                    Arch::new().dispatch(Gradient {
+                        quantiser,
+                        w,
+                        dv,
+                        dw,
+                    });
+                });
             grads.register::<Flex>(node.id, from_values(dw, w.shape()));
         }
     }
@@ -236,7 +330,7 @@ fn forward(w: &FlexTensor, quantiser: Quantiser) -> FlexTensor {
     let mut v = vec![0.0; w.shape().num_elements()];
     v.par_chunks_mut(channel)
         .zip(values(w).par_chunks(channel))
-        .for_each(|(v, w)| quantiser.quantise(w, v));
+        .for_each(|(v, w)| Arch::new().dispatch(Forward { quantiser, w, v }));
     from_values(v, w.shape())
 }
 

@@ -3,7 +3,7 @@
 //! Both keep a 4 x 3 block of vector accumulators in registers: twelve independent chains hide the
 //! latency of fused multiply-add, and seven loads feed twelve of them.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 /// Rows of a tile: output channels.
 pub(super) const ROWS: usize = 4;
@@ -43,25 +43,67 @@ pub(super) fn outer_products<S: Simd>(
     tile
 }
 
-/// `tile[m][k] += a[m] * b[k]` lane by lane; the sum of a lane vector is the dot product.
-#[inline(always)]
-pub(super) fn dot_products<S: Simd>(
-    simd: S,
-    a: [&[f32]; ROWS],
-    b: [&[f32]; VECTORS],
-    tile: &mut Tile<S>,
-) {
-    let a = a.map(|row| S::as_simd_f32s(row).0);
-    let steps = a[0].len();
-    let a = a.map(|row| &row[..steps]);
-    let b = b.map(|row| &S::as_simd_f32s(row).0[..steps]);
-    for step in 0..steps {
-        let x = b.map(|row| row[step]);
-        for m in 0..ROWS {
-            let y = a[m][step];
-            for v in 0..VECTORS {
-                tile[m][v] = simd.mul_add_e_f32s(y, x[v], tile[m][v]);
+/// Rows of two matrices whose dot products form a tile. Both are stored image by image.
+pub(super) struct DotProducts<'a> {
+    /// First of [`ROWS`] consecutive rows of `span` floats.
+    pub(super) left: &'a [f32],
+    /// Floats from an image of `left` to the next.
+    pub(super) left_image: usize,
+    /// What `offsets` point into.
+    pub(super) right: &'a [f32],
+    /// Floats from an image of `right` to the next.
+    pub(super) right_image: usize,
+    /// Where the rows of the right-hand matrix start.
+    pub(super) offsets: [usize; VECTORS],
+    /// Floats of a row within an image: a whole number of vectors.
+    pub(super) span: usize,
+    /// Images to sum over.
+    pub(super) images: usize,
+}
+
+impl WithSimd for DotProducts<'_> {
+    type Output = [[f32; VECTORS]; ROWS];
+
+    /// `[m][k]`: the dot product of row `m` of `left` and row `k` of `right`.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let Self {
+            left,
+            left_image,
+            right,
+            right_image,
+            offsets,
+            span,
+            images,
+        } = self;
+        let mut tile = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        for image in 0..images {
+            let left = &left[image * left_image..];
+            let right = &right[image * right_image..];
+            let (a0, _) = S::as_simd_f32s(&left[..span]);
+            let (a1, _) = S::as_simd_f32s(&left[span..2 * span]);
+            let (a2, _) = S::as_simd_f32s(&left[2 * span..3 * span]);
+            let (a3, _) = S::as_simd_f32s(&left[3 * span..4 * span]);
+            let (b0, _) = S::as_simd_f32s(&right[offsets[0]..offsets[0] + span]);
+            let (b1, _) = S::as_simd_f32s(&right[offsets[1]..offsets[1] + span]);
+            let (b2, _) = S::as_simd_f32s(&right[offsets[2]..offsets[2] + span]);
+            let left = a0.iter().zip(a1).zip(a2.iter().zip(a3));
+            for (((a0, a1), (a2, a3)), ((b0, b1), b2)) in left.zip(b0.iter().zip(b1).zip(b2)) {
+                let b = [*b0, *b1, *b2];
+                for (row, a) in tile.iter_mut().zip([*a0, *a1, *a2, *a3]) {
+                    for (sum, b) in row.iter_mut().zip(b) {
+                        *sum = simd.mul_add_e_f32s(a, b, *sum);
+                    }
+                }
             }
         }
+        // `array::map` would leave the vector context and call every instruction.
+        let mut dots = [[0.0; VECTORS]; ROWS];
+        for (dots, sums) in dots.iter_mut().zip(&tile) {
+            for (dot, &sum) in dots.iter_mut().zip(sums) {
+                *dot = simd.reduce_sum_f32s(sum);
+            }
+        }
+        dots
     }
 }

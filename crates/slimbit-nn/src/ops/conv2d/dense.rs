@@ -3,17 +3,17 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Grid};
 use crate::ops::register_tile::{ROWS, outer_products, tile_width};
 
-/// Floats of staged images that one task holds at a time: about half of a 512 KiB L2 cache.
-const STAGED_FLOATS: usize = 1 << 16;
+/// Floats of staged images that one task holds at a time: about a quarter of a 512 KiB
+/// second-level cache.
+const STAGED_FLOATS: usize = 1 << 15;
 /// Floats of gathered columns that one strip holds.
-const GATHERED_FLOATS: usize = 1 << 16;
+const GATHERED_FLOATS: usize = 1 << 15;
 /// Floats that a vector access may touch beyond the last one it needs.
 pub(super) const SLACK: usize = 64;
-/// Gathering copies runs of pixels in steps of this many floats.
-const RUN_STEP: usize = 8;
 
 /// Channels on both sides of a grouped correlation.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +188,7 @@ impl WithSimd for Task<'_> {
                         pixels,
                         &mut gathered,
                         &mut strip,
-                        { |m, first, strip| view.write_pixels(m, first, strip) },
+                        |m, first, strip| view.write_pixels(m, first, strip),
                     );
                 }
             }
@@ -246,9 +246,10 @@ fn gather<S: Simd>(
 ) {
     let lanes = tile_width::<S>();
     let depth = operand.offsets.len();
-    let panel_len = depth * lanes;
+    let row_len = lanes + ROW_SLACK;
+    let panel_len = depth * row_len;
     let per_strip = (GATHERED_FLOATS / panel_len.max(1)).clamp(2, 64) * lanes;
-    let columns: Vec<usize> = (0..depth).map(|k| k * lanes).collect();
+    let columns: Vec<usize> = (0..depth).map(|k| k * row_len).collect();
     let panels = per_strip.min(pixels.next_multiple_of(lanes)) / lanes;
     gathered.resize(gathered.len().max(panels * panel_len + SLACK), 0.0);
     strip.resize(strip.len().max(ROWS * per_strip), 0.0);
@@ -258,9 +259,8 @@ fn gather<S: Simd>(
         for panel in 0..panels {
             let from = first + panel * lanes;
             let until = (from + lanes).min(first + count);
-            runs.gather(staged, &operand.offsets, from, until, lanes, {
-                &mut gathered[panel * panel_len..]
-            });
+            let columns = &mut gathered[panel * panel_len..(panel + 1) * panel_len];
+            runs.gather(staged, &operand.offsets, from..until, columns, row_len);
         }
         for (block, weights) in operand.weights.chunks_exact(depth).enumerate() {
             for panel in 0..panels {
@@ -286,54 +286,6 @@ fn gather<S: Simd>(
 pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
     let (target, _) = S::as_mut_simd_f32s(target);
     target[..vectors.len()].copy_from_slice(vectors);
-}
-
-/// How the pixels of a grid lie in staged images.
-#[derive(Clone, Copy)]
-struct Runs {
-    size: [usize; 2],
-    pitch: usize,
-    image: usize,
-}
-
-impl Runs {
-    /// Copies pixels `from..until` of every depth to rows of `lanes` floats.
-    ///
-    /// Runs are copied in whole steps from left to right, so that what one copies too much the
-    /// next overwrites.
-    #[inline(always)]
-    fn gather(
-        &self,
-        staged: &[f32],
-        offsets: &[usize],
-        from: usize,
-        until: usize,
-        lanes: usize,
-        columns: &mut [f32],
-    ) {
-        let [rows, width] = self.size;
-        let mut steps = [(0, 0); SLACK];
-        let mut count = 0;
-        let mut pixel = from;
-        while pixel < until {
-            let (row, column) = (pixel / width, pixel % width);
-            let source = row / rows * self.image + row % rows * self.pitch + column;
-            let length = (width - column).min(until - pixel);
-            for step in (0..length).step_by(RUN_STEP) {
-                steps[count] = (pixel - from + step, source + step);
-                count += 1;
-            }
-            pixel += length;
-        }
-        let steps = &steps[..count];
-        for (depth, &offset) in offsets.iter().enumerate() {
-            for &(target, source) in steps {
-                let (target, source) = (depth * lanes + target, source + offset);
-                columns[target..target + RUN_STEP]
-                    .copy_from_slice(&staged[source..source + RUN_STEP]);
-            }
-        }
-    }
 }
 
 /// One group's channels of the target, addressed by grid position.

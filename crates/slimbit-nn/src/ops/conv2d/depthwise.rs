@@ -162,7 +162,7 @@ impl WithSimd for Slice<'_> {
         for (index, (input, gradient)) in planes.zip(gradients).enumerate() {
             let plane = plan.staging.plane();
             plan.staging.stage(input, &mut staged[..plane]);
-            spread_rows(gradient, sizes.output, pitch, span, &mut spread);
+            spread_rows(gradient, sizes.output, pitch, &mut spread);
             let (rows, _) = S::as_simd_f32s(&spread);
             let channel = index % sizes.in_channels;
             let sum = &mut sum[channel * taps..(channel + 1) * taps];

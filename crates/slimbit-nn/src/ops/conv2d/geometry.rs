@@ -160,6 +160,7 @@ impl Staging {
     }
 
     /// Copies the channels in `image` to `staged`, whose border must already be zero.
+    #[inline(always)]
     pub(super) fn stage(&self, image: &[f32], staged: &mut [f32]) {
         let [height, width] = self.image;
         let planes = image.chunks_exact(height * width);
@@ -174,6 +175,7 @@ impl Staging {
         }
     }
 
+    #[inline(always)]
     fn stage_phase(&self, phase: [usize; 2], source: &[f32], target: &mut [f32]) {
         let ([height, width], [row_step, step]) = (self.image, self.step);
         let first = self.lead[1].saturating_sub(phase[1]).div_ceil(step);
@@ -191,11 +193,22 @@ impl Staging {
             }
             let source = &source[row * width + from..(row + 1) * width];
             let target = &mut target[first..first + count];
-            if step == 1 {
-                target.copy_from_slice(&source[..count]);
-            } else {
-                for (t, s) in target.iter_mut().zip(source.iter().step_by(step)) {
-                    *t = *s;
+            match step {
+                1 => target.copy_from_slice(&source[..count]),
+                // The common stride, in a form that becomes vector shuffles.
+                2 => {
+                    let (pairs, last) = source.as_chunks::<2>();
+                    for (t, s) in target.iter_mut().zip(pairs) {
+                        *t = s[0];
+                    }
+                    if let (Some(t), [s]) = (target.get_mut(pairs.len()), last) {
+                        *t = *s;
+                    }
+                }
+                _ => {
+                    for (t, s) in target.iter_mut().zip(source.iter().step_by(step)) {
+                        *t = *s;
+                    }
                 }
             }
         }
@@ -239,10 +252,8 @@ impl Correlation {
                 phases.push(phase);
             }
         }
-        // At stride 1 the zeros right of one row serve as the zeros left of the next.
-        let pitch = if conv.stride[1] == 1 && conv.padding[1] > 0 {
-            let right = reach[1].saturating_sub(sizes.input[1] + lead[1]);
-            sizes.input[1] + lead[1].max(right)
+        let pitch = if conv.stride[1] == 1 {
+            shared_pitch(sizes.input[1], lead[1], reach[1])
         } else {
             reach[1]
         };
@@ -285,8 +296,8 @@ impl Correlation {
             lead,
             step: [1; 2],
             phases: vec![[0; 2]],
-            rows: axes[0].reach,
-            pitch: axes[1].reach,
+            rows: axes[0].reach + 1,
+            pitch: shared_pitch(sizes.output[1], lead[1], axes[1].reach),
         };
         let mut grids = Vec::new();
         for rows in &axes[0].phases {
@@ -320,6 +331,14 @@ impl Correlation {
             target: sizes.input,
         }
     }
+}
+
+/// Floats from a staged row to the next where rows of `width` have `lead` zeros before them and are
+/// read up to `reach`: the zeros right of one row serve as the zeros left of the next. The last row
+/// therefore needs another one after it.
+fn shared_pitch(width: usize, lead: usize, reach: usize) -> usize {
+    let trail = reach.saturating_sub(width + lead);
+    reach.min(width + lead.max(trail))
 }
 
 /// Every kernel position, row by row.

@@ -2,6 +2,7 @@
 
 mod dense;
 mod depthwise;
+mod gather;
 mod geometry;
 mod weight_gradient;
 
