@@ -183,12 +183,13 @@ impl Trainer {
             self.timeline.epochs(),
         ))?;
         let result = self.train(&mut recorder, on_event);
-        recorder.log(&match &result {
+        let told = recorder.log(&match &result {
             Ok(Outcome::Finished) => "finished".to_owned(),
             Ok(Outcome::Interrupted) => format!("interrupted after {} iterations", self.step),
             Err(error) => format!("stopped: {error}"),
-        })?;
-        result
+        });
+        let outcome = result?;
+        told.map(|()| outcome)
     }
 
     fn train(
@@ -206,7 +207,7 @@ impl Trainer {
                     return Ok(Outcome::Interrupted);
                 }
                 let record = self.iterate(views?, &mut pace)?;
-                if record.step % self.config.run.log_every == 0 || self.step == steps {
+                if record.step.is_multiple_of(self.config.run.log_every) || self.step == steps {
                     recorder.record(&record)?;
                 }
                 let remaining = pace.remaining(steps - self.step);
@@ -215,7 +216,7 @@ impl Trainer {
                     steps,
                     remaining,
                 });
-                if self.step % self.config.run.checkpoint_every == 0 && self.step < steps {
+                if self.step.is_multiple_of(self.config.run.checkpoint_every) && self.step < steps {
                     self.save_and_tell(recorder, on_event)?;
                 }
             }

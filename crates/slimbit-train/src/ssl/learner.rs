@@ -221,7 +221,7 @@ impl Learner {
 
 fn group_reg(config: &TrainConfig) -> Option<GroupReg> {
     let group = &config.optim.group;
-    (group.lambda > 0.0).then(|| GroupReg {
+    (group.lambda > 0.0).then_some(GroupReg {
         lambda: group.lambda,
         alpha: group.alpha,
         groups: group.groups,

@@ -1,0 +1,6 @@
+//! The crate's behaviour, in one binary: linking a tensor library takes longer than all of these tests.
+
+mod config_fuzz;
+mod resume;
+mod step;
+mod tiny;

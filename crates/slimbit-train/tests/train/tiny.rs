@@ -1,0 +1,75 @@
+//! A run that is small enough to be trained many times.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use slimbit_data::Preprocess;
+use slimbit_graph::{Activation, Channels, Graph, GraphBuilder};
+use slimbit_train::config::{Pace, Preset};
+use slimbit_train::{Checkpoint, Event, Outcome, TrainConfig, Trainer};
+
+/// Iterations of the run: two epochs of three batches.
+pub(crate) const STEPS: u64 = 6;
+
+/// 24 grey images of 8 × 8 as an IDX file: three batches of 8 per epoch.
+pub(crate) fn images(folder: &Path) -> PathBuf {
+    let mut bytes = vec![0, 0, 8, 3];
+    for side in [24_u32, 8, 8] {
+        bytes.extend(side.to_be_bytes());
+    }
+    bytes.extend((0..24 * 64_u32).map(|i| (i * i / 7 % 251) as u8));
+    fs::write(folder.join("train-images-idx3-ubyte"), bytes).unwrap();
+    folder.to_owned()
+}
+
+/// A residual block, four channels to a group of the narrowest width.
+pub(crate) fn network() -> Graph {
+    let mut b = GraphBuilder::new("tiny");
+    let x = b.input(1, 8, 8);
+    let x = b.conv_bn_relu("stem", x, Channels::slim(16), 3, 1);
+    let y = b.conv_bn_relu("a", x, Channels::slim(16), 3, 1);
+    let y = b.conv_bn("b", y, Channels::slim(16), 3, 1);
+    let z = b.add("sum", x, y);
+    let z = b.activation("sum", z, Activation::Relu);
+    let z = b.global_avg_pool("pool", z);
+    b.finish(&[("features", z)]).unwrap()
+}
+
+/// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration.
+pub(crate) fn config(preset: Preset, data: PathBuf) -> TrainConfig {
+    let mut config = TrainConfig::preset(preset);
+    config.data.path = data;
+    config.preprocess = Preprocess {
+        height: 8,
+        width: 8,
+        ..Preprocess::fashion_mnist()
+    };
+    config.epochs = 2;
+    config.batch = 8;
+    config.schedule.per = Pace::Step;
+    config.heads.hidden = 32;
+    config.heads.dim = 16;
+    config.optim.lr = 0.05;
+    config.run.checkpoint_every = 2;
+    config
+}
+
+/// Trains until `step` iterations are done, or to the end.
+pub(crate) fn run_until(trainer: &mut Trainer, step: u64) -> Outcome {
+    let stop = trainer.stop_flag();
+    let outcome = trainer.run(&mut |event| {
+        if let Event::Step { record, .. } = event {
+            stop.store(record.step + 1 == step, Ordering::Relaxed);
+        }
+    });
+    outcome.unwrap()
+}
+
+/// Every tensor's bits, which tell zeros of either sign apart.
+pub(crate) fn bits(checkpoint: &Checkpoint) -> Vec<(&str, Vec<u32>)> {
+    let tensors = checkpoint.tensors.iter();
+    tensors
+        .map(|(name, a)| (name.as_str(), a.data.iter().map(|v| v.to_bits()).collect()))
+        .collect()
+}
