@@ -253,3 +253,30 @@ impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for RowSums<'_
         std::array::from_fn(|lane| std::array::from_fn(|k| totals[k][lane]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_coefficients_belong_to_their_channel() {
+        for (channels, inner) in [(3, 1), (37, 1), (3, 5), (2, 40)] {
+            let map = Map::new(&[4, channels, inner]);
+            let x: Vec<f32> = (0..4 * channels * inner).map(|v| (v % 11) as f32).collect();
+            let twice = map.zip(&x, &x, &vec![[1.0]; channels], |x, y, [c]| c * (x + y));
+            let sums = map.per_channel(|block| {
+                let sums = block.sums(&x, &twice, |lane, x, y| [x, y, (block.first + lane) as f32]);
+                sums.map(|sums| sums.map(|sum| sum as usize))
+            });
+            assert_eq!(sums.len(), channels);
+            for (channel, sums) in sums.into_iter().enumerate() {
+                let own = (0..4).flat_map(|image| {
+                    let first = (image * channels + channel) * inner;
+                    x[first..first + inner].iter().map(|&v| v as usize)
+                });
+                let own: usize = own.sum();
+                assert_eq!(sums, [own, 2 * own, channel * 4 * inner]);
+            }
+        }
+    }
+}

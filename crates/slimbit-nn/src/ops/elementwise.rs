@@ -70,7 +70,10 @@ impl WithSimd for MinMax<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
-        let (mut low, mut high) = ([Self::EMPTY.0; MIN_MAX_LANES], [Self::EMPTY.1; MIN_MAX_LANES]);
+        let (mut low, mut high) = (
+            [Self::EMPTY.0; MIN_MAX_LANES],
+            [Self::EMPTY.1; MIN_MAX_LANES],
+        );
         let (blocks, rest) = self.x.as_chunks::<MIN_MAX_LANES>();
         for block in blocks {
             for lane in 0..MIN_MAX_LANES {

@@ -12,6 +12,9 @@ use crate::ops::register_tile::{ROWS, outer_products, tile_width};
 const STAGED_FLOATS: usize = 1 << 15;
 /// Floats of gathered columns that one strip holds.
 const GATHERED_FLOATS: usize = 1 << 15;
+/// Cycles that a depth takes: multiplying one tile, and gathering one panel.
+const TILE_CYCLES: usize = 6;
+const GATHER_CYCLES: usize = 10;
 /// Floats that a vector access may touch beyond the last one it needs.
 pub(super) const SLACK: usize = 64;
 
@@ -138,8 +141,7 @@ impl WithSimd for Task<'_> {
         let source_group = source_image / channels.groups;
         let staged_image = channels.source_per_group * plan.staging.plane();
         let mut staged = vec![0.0; images * staged_image + SLACK];
-        let mut gathered = Vec::new();
-        let mut strip = Vec::new();
+        let mut scratch = Scratch::default();
         for group in 0..channels.groups {
             for image in 0..images {
                 let from = image * source_image + group * source_group;
@@ -157,43 +159,43 @@ impl WithSimd for Task<'_> {
                     channels: channels.target_per_group,
                     size: plan.target,
                 };
+                let pitch = plan.staging.pitch;
                 let pixels = images * grid.size[0] * grid.size[1];
-                let span = (grid.size[0] - 1) * plan.staging.pitch + grid.size[1];
+                let span = (grid.size[0] - 1) * pitch + grid.size[1];
                 let lanes = tile_width::<S>();
                 // Reading in place computes the padding between rows too; gathering does not, but
                 // copies each operand once per strip.
-                let per_panel = channels.target_per_group.div_ceil(ROWS) * 6;
+                let per_panel = channels.target_per_group.div_ceil(ROWS) * TILE_CYCLES;
                 let in_place = images * span.div_ceil(lanes) * per_panel;
-                let by_gathering = pixels.div_ceil(lanes) * (per_panel + 8);
+                let by_gathering = pixels.div_ceil(lanes) * (per_panel + GATHER_CYCLES);
                 if in_place <= by_gathering {
                     for image in 0..images {
-                        let image_staged = &staged[image * staged_image..];
-                        let pitch = plan.staging.pitch;
-                        read_in_place(simd, operand, image_staged, span, &mut strip, |m, strip| {
+                        let staged = &staged[image * staged_image..];
+                        read_in_place(simd, operand, staged, span, &mut scratch, |m, strip| {
                             view.write_rows(image, m, pitch, strip);
                         });
                     }
                 } else {
-                    let pitch = plan.staging.pitch;
                     let runs = Runs {
                         size: grid.size,
                         pitch,
                         image: staged_image,
                     };
-                    gather(
-                        simd,
-                        operand,
-                        &staged,
-                        runs,
-                        pixels,
-                        &mut gathered,
-                        &mut strip,
-                        |m, first, strip| view.write_pixels(m, first, strip),
-                    );
+                    let write = |m, first, strip: &[f32]| view.write_pixels(m, first, strip);
+                    gather(simd, operand, &staged, (runs, pixels), &mut scratch, write);
                 }
             }
         }
     }
+}
+
+/// Buffers of one task, grown as needed.
+#[derive(Default)]
+struct Scratch {
+    /// `[panels][depth][tile width and slack]`.
+    gathered: Vec<f32>,
+    /// `[ROWS][positions]`.
+    strip: Vec<f32>,
 }
 
 /// One image's grid in padded coordinates, straight from the staged planes.
@@ -203,7 +205,7 @@ fn read_in_place<S: Simd>(
     operand: &Operand,
     staged: &[f32],
     span: usize,
-    strip: &mut Vec<f32>,
+    Scratch { strip, .. }: &mut Scratch,
     mut write: impl FnMut(usize, &[f32]),
 ) {
     let lanes = tile_width::<S>();
@@ -230,36 +232,33 @@ fn read_in_place<S: Simd>(
 
 /// Consecutive pixels of consecutive images, gathered into columns first.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "two scratch buffers besides the operands"
-)]
 fn gather<S: Simd>(
     simd: S,
     operand: &Operand,
     staged: &[f32],
-    runs: Runs,
-    pixels: usize,
-    gathered: &mut Vec<f32>,
-    strip: &mut Vec<f32>,
+    (runs, pixels): (Runs, usize),
+    Scratch { gathered, strip }: &mut Scratch,
     mut write: impl FnMut(usize, usize, &[f32]),
 ) {
     let lanes = tile_width::<S>();
     let depth = operand.offsets.len();
     let row_len = lanes + ROW_SLACK;
     let panel_len = depth * row_len;
-    let per_strip = (GATHERED_FLOATS / panel_len.max(1)).clamp(2, 64) * lanes;
+    let per_strip = (GATHERED_FLOATS / panel_len).clamp(2, 64) * lanes;
     let columns: Vec<usize> = (0..depth).map(|k| k * row_len).collect();
     let panels = per_strip.min(pixels.next_multiple_of(lanes)) / lanes;
-    gathered.resize(gathered.len().max(panels * panel_len + SLACK), 0.0);
+    gathered.resize(gathered.len().max(panels * panel_len), 0.0);
     strip.resize(strip.len().max(ROWS * per_strip), 0.0);
     for first in (0..pixels).step_by(per_strip) {
         let count = per_strip.min(pixels - first);
         let panels = count.div_ceil(lanes);
-        for panel in 0..panels {
+        for (panel, columns) in gathered
+            .chunks_exact_mut(panel_len)
+            .take(panels)
+            .enumerate()
+        {
             let from = first + panel * lanes;
             let until = (from + lanes).min(first + count);
-            let columns = &mut gathered[panel * panel_len..(panel + 1) * panel_len];
             runs.gather(staged, &operand.offsets, from..until, columns, row_len);
         }
         for (block, weights) in operand.weights.chunks_exact(depth).enumerate() {

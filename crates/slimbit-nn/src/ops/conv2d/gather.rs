@@ -49,3 +49,25 @@ impl Runs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_continue_across_rows_and_images() {
+        // Two images of 3 rows, 4 floats apart, of which a 2 x 3 grid is read.
+        let staged: Vec<f32> = (0..24 + STEP).map(|v| v as f32).collect();
+        let runs = Runs {
+            size: [2, 3],
+            pitch: 4,
+            image: 12,
+        };
+        let row_len = 8 + ROW_SLACK;
+        let mut rows = vec![-1.0; 2 * row_len];
+        runs.gather(&staged, &[0, 5], 2..10, &mut rows, row_len);
+        let expected = [2.0, 4.0, 5.0, 6.0, 12.0, 13.0, 14.0, 16.0];
+        assert_eq!(rows[..8], expected);
+        assert_eq!(rows[row_len..row_len + 8], expected.map(|v| v + 5.0));
+    }
+}

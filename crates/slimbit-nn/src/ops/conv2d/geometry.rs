@@ -410,3 +410,80 @@ impl AxisPhases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_sizes() {
+        assert_eq!(Conv::same(3, 1).output_size([7, 4], [3, 3]), [7, 4]);
+        assert_eq!(Conv::same(3, 2).output_size([7, 4], [3, 3]), [4, 2]);
+        let conv = Conv {
+            padding: [0, 1, 2, 3],
+            dilation: [2, 1],
+            ..Conv::default()
+        };
+        assert_eq!(conv.output_size([5, 5], [3, 4]), [3, 6]);
+    }
+
+    #[test]
+    #[should_panic(expected = "kernel [5, 1] exceeds input [3, 3]")]
+    fn a_kernel_beyond_the_padded_input_is_named() {
+        Conv::same(1, 1).output_size([3, 3], [5, 1]);
+    }
+
+    /// Every tap of every output must find its operand, also across shared padding.
+    #[test]
+    fn taps_find_the_operands_of_every_output() {
+        let image: Vec<f32> = (1..=30).map(|v| v as f32).collect();
+        for (stride, padding, dilation) in [(1, 1, 1), (1, 2, 2), (2, 1, 1), (3, 0, 1), (2, 2, 2)] {
+            let conv = Conv {
+                stride: [stride, 1],
+                padding: [padding; 4],
+                dilation: [1, dilation],
+                groups: 1,
+            };
+            let sizes = Sizes::new([1, 1, 5, 6], [1, 1, 3, 3], &conv);
+            let Correlation { staging, grids, .. } = Correlation::forward(&sizes, &conv);
+            let mut staged = vec![0.0; staging.plane()];
+            staging.stage(&image, &mut staged);
+            for tap in &grids[0].taps {
+                let (kernel_row, kernel_column) = (tap.index / 3, tap.index % 3);
+                for row in 0..sizes.output[0] {
+                    for column in 0..sizes.output[1] {
+                        let from_row = (row * stride + kernel_row).checked_sub(padding);
+                        let from_column = (column + kernel_column * dilation).checked_sub(padding);
+                        let expected = match (from_row, from_column) {
+                            (Some(r @ 0..5), Some(c @ 0..6)) => image[r * 6 + c],
+                            _ => 0.0,
+                        };
+                        let found = staged[tap.offset + row * staging.pitch + column];
+                        assert_eq!(found, expected, "{conv:?} {tap:?} at {row}, {column}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each kernel element meets each input phase once, so no product is computed twice.
+    #[test]
+    fn phases_of_the_input_gradient_share_out_the_taps() {
+        let conv = Conv::same(3, 2);
+        let sizes = Sizes::new([1, 1, 7, 8], [1, 1, 3, 3], &conv);
+        let plan = Correlation::input_gradient(&sizes, &conv);
+        let mut taps: Vec<usize> = plan
+            .grids
+            .iter()
+            .flat_map(|grid| grid.taps.iter().map(|tap| tap.index))
+            .collect();
+        taps.sort_unstable();
+        assert_eq!(taps, (0..9).collect::<Vec<_>>());
+        let positions: usize = plan
+            .grids
+            .iter()
+            .map(|grid| grid.size[0] * grid.size[1])
+            .sum();
+        assert_eq!(positions, 7 * 8);
+    }
+}

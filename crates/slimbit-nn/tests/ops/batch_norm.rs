@@ -3,20 +3,17 @@
 use burn::tensor::{Device, Tensor, TensorData, module};
 use slimbit_nn::ops::{Activation, affine_act, batch_norm_act};
 
+use crate::noise;
+
 const EPS: f32 = 1e-5;
 
-fn noise<const D: usize>(shape: [usize; D], seed: u64, centre: f32) -> TensorData {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 22) as f32 - 2.0 + centre
-    };
-    let values: Vec<f32> = std::iter::repeat_with(next)
-        .take(shape.iter().product())
-        .collect();
-    TensorData::new(values, shape)
+/// Values in about (-2, 2) around `centre`.
+fn spread<const D: usize>(shape: [usize; D], seed: u64, centre: f32) -> TensorData {
+    let mut data = noise(shape, seed);
+    for v in data.as_mut_slice::<f32>().expect("f32 values") {
+        *v = 2.0 * *v + centre;
+    }
+    data
 }
 
 fn apply<const D: usize>(activation: Activation, z: Tensor<D>) -> Tensor<D> {
@@ -34,10 +31,10 @@ fn run<const D: usize>(
     f: impl Fn(Tensor<D>, Tensor<1>, Tensor<1>) -> Tensor<D>,
 ) -> [Vec<f32>; 4] {
     let device = Device::flex().autodiff();
-    let x = Tensor::<D>::from_data(noise(shape, 1, centre), &device).require_grad();
-    let gamma = Tensor::<1>::from_data(noise([shape[1]], 2, 3.0), &device).require_grad();
-    let beta = Tensor::<1>::from_data(noise([shape[1]], 3, 0.5), &device).require_grad();
-    let g = Tensor::<D>::from_data(noise(shape, 4, 0.3), &device);
+    let x = Tensor::<D>::from_data(spread(shape, 1, centre), &device).require_grad();
+    let gamma = Tensor::<1>::from_data(spread([shape[1]], 2, 3.0), &device).require_grad();
+    let beta = Tensor::<1>::from_data(spread([shape[1]], 3, 0.5), &device).require_grad();
+    let g = Tensor::<D>::from_data(spread(shape, 4, 0.3), &device);
     let y = f(x.clone(), gamma.clone(), beta.clone());
     let grads = (y.clone() * g).sum().backward();
     let dx = x.grad(&grads).expect("x is tracked").into_data();
@@ -101,7 +98,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn statistics_survive_a_mean_far_from_zero() {
     let device = Device::flex().autodiff();
     let shape = [32, 2, 7, 7];
-    let data = noise(shape, 9, 1000.0);
+    let data = spread(shape, 9, 1000.0);
     let values = data.try_to_vec::<f32>().expect("f32");
     let (ones, zeros) = (Tensor::ones([2], &device), Tensor::zeros([2], &device));
     let batch = batch_norm_act(
@@ -147,7 +144,7 @@ fn statistics_survive_a_mean_far_from_zero() {
 #[test]
 fn statistics_carry_no_graph() {
     let device = Device::flex().autodiff();
-    let x = Tensor::<2>::from_data(noise([6, 3], 1, 0.0), &device).require_grad();
+    let x = Tensor::<2>::from_data(spread([6, 3], 1, 0.0), &device).require_grad();
     let (ones, zeros) = (Tensor::ones([3], &device), Tensor::zeros([3], &device));
     let batch = batch_norm_act(x, ones, zeros, EPS, Activation::None);
     assert!(!batch.mean.device().is_autodiff());
@@ -157,7 +154,7 @@ fn statistics_carry_no_graph() {
 #[test]
 fn a_given_affine_equals_its_formula_and_passes_the_gradient() {
     let device = Device::flex().autodiff();
-    let x = Tensor::<4>::from_data(noise([3, 2, 2, 2], 1, 0.0), &device).require_grad();
+    let x = Tensor::<4>::from_data(spread([3, 2, 2, 2], 1, 0.0), &device).require_grad();
     let scale = Tensor::<1>::from_floats([2.0, -4.0], &device);
     let shift = Tensor::<1>::from_floats([0.5, 1.0], &device);
     let y = affine_act(x.clone(), scale.clone(), shift.clone(), Activation::Relu6);

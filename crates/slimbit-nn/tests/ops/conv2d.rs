@@ -5,6 +5,8 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, module};
 use slimbit_nn::ops::{Conv, conv2d};
 
+use crate::noise;
+
 #[derive(Clone, Copy, Debug)]
 struct Case {
     images: usize,
@@ -14,68 +16,83 @@ struct Case {
     conv: Conv,
 }
 
-fn case(
-    images: usize,
-    channels: [usize; 2],
-    input: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 4],
-    dilation: [usize; 2],
-    groups: usize,
-) -> Case {
-    let conv = Conv {
+fn conv(stride: [usize; 2], padding: [usize; 4], dilation: [usize; 2], groups: usize) -> Conv {
+    Conv {
         stride,
         padding,
         dilation,
         groups,
-    };
-    Case {
-        images,
-        channels,
-        input,
-        kernel,
-        conv,
     }
 }
 
 /// Every path: in place and gathered, one and several images per task, phases, groups, depthwise.
 fn cases() -> Vec<Case> {
-    let same = [1; 4];
-    vec![
-        case(3, [5, 7], [9, 11], [3, 3], [1, 1], same, [1, 1], 1),
-        case(2, [16, 16], [28, 28], [3, 3], [1, 1], same, [1, 1], 1),
-        case(37, [8, 12], [4, 4], [3, 3], [1, 1], same, [1, 1], 1),
-        case(33, [16, 24], [7, 7], [3, 3], [1, 1], same, [1, 1], 1),
-        case(4, [6, 8], [9, 8], [3, 3], [2, 2], same, [1, 1], 1),
-        case(4, [6, 8], [8, 9], [1, 1], [2, 2], [0; 4], [1, 1], 1),
-        case(3, [9, 5], [6, 7], [1, 1], [1, 1], [0; 4], [1, 1], 1),
-        case(2, [3, 10], [15, 14], [7, 7], [2, 2], [3; 4], [1, 1], 1),
-        case(2, [4, 6], [13, 12], [3, 2], [3, 1], [2, 0, 2, 0], [2, 3], 1),
-        case(2, [4, 6], [10, 11], [5, 3], [2, 3], [2, 1, 2, 1], [1, 2], 2),
-        case(2, [3, 4], [5, 5], [1, 1], [1, 1], [2; 4], [1, 1], 1),
-        case(2, [12, 6], [7, 5], [3, 3], [1, 1], same, [1, 1], 3),
-        case(5, [10, 10], [14, 14], [3, 3], [1, 1], same, [1, 1], 10),
-        case(5, [6, 6], [9, 7], [3, 3], [2, 2], same, [1, 1], 6),
-        case(2, [5, 5], [11, 12], [5, 5], [1, 1], [2; 4], [1, 1], 5),
-        case(2, [4, 8], [6, 6], [3, 3], [2, 2], same, [1, 1], 4),
-        case(1, [1, 1], [3, 3], [3, 3], [1, 1], [0; 4], [1, 1], 1),
-    ]
-}
-
-/// Reproducible values in about (-1, 1).
-fn noise(shape: [usize; 4], seed: u64) -> TensorData {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    let same = Conv::same(3, 1);
+    let case = |images, channels, input, kernel, conv| Case {
+        images,
+        channels,
+        input,
+        kernel,
+        conv,
     };
-    let values: Vec<f32> = std::iter::repeat_with(next)
-        .take(shape.iter().product())
-        .collect();
-    TensorData::new(values, shape)
+    vec![
+        case(3, [5, 7], [9, 11], [3, 3], same),
+        case(2, [16, 16], [28, 28], [3, 3], same),
+        case(37, [8, 12], [4, 4], [3, 3], same),
+        case(33, [16, 24], [7, 7], [3, 3], same),
+        case(4, [6, 8], [9, 8], [3, 3], Conv::same(3, 2)),
+        case(4, [6, 8], [8, 9], [1, 1], Conv::same(1, 2)),
+        case(3, [9, 5], [6, 7], [1, 1], Conv::default()),
+        case(2, [3, 10], [15, 14], [7, 7], Conv::same(7, 2)),
+        case(
+            2,
+            [4, 6],
+            [13, 12],
+            [3, 2],
+            conv([3, 1], [2, 0, 2, 0], [2, 3], 1),
+        ),
+        case(
+            2,
+            [4, 6],
+            [10, 11],
+            [5, 3],
+            conv([2, 3], [2, 1, 2, 1], [1, 2], 2),
+        ),
+        case(2, [3, 4], [5, 5], [1, 1], conv([1, 1], [2; 4], [1, 1], 1)),
+        case(2, [12, 6], [7, 5], [3, 3], Conv { groups: 3, ..same }),
+        case(5, [10, 10], [14, 14], [3, 3], Conv { groups: 10, ..same }),
+        case(
+            5,
+            [6, 6],
+            [9, 7],
+            [3, 3],
+            Conv {
+                groups: 6,
+                ..Conv::same(3, 2)
+            },
+        ),
+        case(
+            2,
+            [5, 5],
+            [11, 12],
+            [5, 5],
+            Conv {
+                groups: 5,
+                ..Conv::same(5, 1)
+            },
+        ),
+        case(
+            2,
+            [4, 8],
+            [6, 6],
+            [3, 3],
+            Conv {
+                groups: 4,
+                ..Conv::same(3, 2)
+            },
+        ),
+        case(1, [1, 1], [3, 3], [3, 3], Conv::default()),
+    ]
 }
 
 struct Operands {
@@ -150,7 +167,14 @@ fn output_and_gradients_equal_burns() {
 
 #[test]
 fn gradients_equal_finite_differences_where_padding_is_asymmetric() {
-    let case = case(2, [2, 3], [5, 6], [3, 2], [2, 1], [0, 1, 1, 2], [1, 2], 1);
+    let conv = conv([2, 1], [0, 1, 1, 2], [1, 2], 1);
+    let case = Case {
+        images: 2,
+        channels: [2, 3],
+        input: [5, 6],
+        kernel: [3, 2],
+        conv,
+    };
     let operands = Operands::new(case);
     let [_, dx, dw] = operands.run(|x, w| conv2d(x, w, case.conv));
     let loss = |x: &TensorData, w: &TensorData| -> f64 {
