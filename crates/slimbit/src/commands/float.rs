@@ -84,7 +84,7 @@ impl FloatNetwork {
         let features = outputs.vector(&self.output)?;
         features
             .try_into_data()?
-            .into_vec()
+            .try_into_vec()
             .ok()
             .context("features are f32")
     }
