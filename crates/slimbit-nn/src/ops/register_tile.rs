@@ -10,37 +10,70 @@ pub(super) const ROWS: usize = 4;
 /// Vectors across a tile.
 pub(super) const VECTORS: usize = 3;
 
-/// Accumulators of one tile.
-pub(super) type Tile<S> = [[<S as Simd>::f32s; VECTORS]; ROWS];
-
-/// Floats across a tile of [`outer_products`].
+/// Floats across a tile of [`OuterProducts`].
 #[inline(always)]
 pub(super) fn tile_width<S: Simd>() -> usize {
     VECTORS * S::F32_LANES
 }
 
-/// `tile[m][p] = sum_k weights[k][m] * source[offsets[k] + p]`.
+/// A block of output channels at consecutive panels of pixels: `out[m][p] = sum_k weights[k][m] *
+/// source[offsets[k] + p]`.
 ///
 /// The rows of the right-hand matrix are wherever `offsets` says, so a padded image can be read in
 /// place and no column matrix needs to exist.
-#[inline(always)]
-pub(super) fn outer_products<S: Simd>(
-    simd: S,
-    weights: &[[f32; ROWS]],
-    source: &[f32],
-    offsets: &[usize],
-) -> Tile<S> {
-    let mut tile = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    for (w, &offset) in weights.iter().zip(offsets) {
-        let (x, _) = S::as_simd_f32s(&source[offset..offset + tile_width::<S>()]);
-        for m in 0..ROWS {
-            let w = simd.splat_f32s(w[m]);
-            for v in 0..VECTORS {
-                tile[m][v] = simd.mul_add_e_f32s(w, x[v], tile[m][v]);
+pub(super) struct OuterProducts<'a> {
+    /// One entry per depth.
+    pub(super) weights: &'a [[f32; ROWS]],
+    /// What `offsets` point into.
+    pub(super) source: &'a [f32],
+    /// Where the row of each depth starts.
+    pub(super) offsets: &'a [usize],
+    /// Panels of [`tile_width`] pixels.
+    pub(super) panels: usize,
+    /// Floats from a panel of `source` to the next.
+    pub(super) panel_stride: usize,
+    /// [`ROWS`] rows of all panels.
+    pub(super) out: &'a mut [f32],
+}
+
+impl WithSimd for OuterProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            weights,
+            source,
+            offsets,
+            panels,
+            panel_stride,
+            out,
+        } = self;
+        let width = tile_width::<S>();
+        for panel in 0..panels {
+            let source = &source[panel * panel_stride..];
+            let mut tile = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+            for (w, &offset) in weights.iter().zip(offsets) {
+                let (x, _) = S::as_simd_f32s(&source[offset..offset + width]);
+                for m in 0..ROWS {
+                    let w = simd.splat_f32s(w[m]);
+                    for v in 0..VECTORS {
+                        tile[m][v] = simd.mul_add_e_f32s(w, x[v], tile[m][v]);
+                    }
+                }
+            }
+            for (row, vectors) in tile.iter().enumerate() {
+                store::<S>(vectors, &mut out[(row * panels + panel) * width..]);
             }
         }
     }
-    tile
+}
+
+/// Writes vectors to consecutive floats.
+#[inline(always)]
+pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
+    let (target, _) = S::as_mut_simd_f32s(target);
+    target[..vectors.len()].copy_from_slice(vectors);
 }
 
 /// Rows of two matrices whose dot products form a tile. Both are stored image by image.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Grid};
-use crate::ops::register_tile::{ROWS, outer_products, tile_width};
+use crate::ops::register_tile::{OuterProducts, ROWS, tile_width};
 
 /// Floats of staged images that one task holds at a time: about a quarter of a 512 KiB
 /// second-level cache.
@@ -54,15 +54,16 @@ pub(super) fn correlate(
     target
         .par_chunks_mut(chunk * target_image)
         .zip(source.par_chunks(chunk * source_image))
-        .for_each(|(target, source)| {
-            let task = Task {
+        .for_each_init(Scratch::default, |scratch, (target, source)| {
+            let operands = &operands;
+            Arch::new().dispatch(Task {
                 plan,
                 channels,
-                operands: &operands,
+                operands,
                 source,
                 target,
-            };
-            Arch::new().dispatch(task);
+                scratch,
+            });
         });
     target
 }
@@ -120,6 +121,18 @@ struct Task<'a> {
     operands: &'a [Vec<Operand>],
     source: &'a [f32],
     target: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+/// Buffers that tasks of one plan hand on, grown as needed.
+#[derive(Default)]
+struct Scratch {
+    /// Staged images; the padding of one task is that of the next.
+    staged: Vec<f32>,
+    /// `[panels][depth][tile width and slack]`.
+    gathered: Vec<f32>,
+    /// `[ROWS][positions]`.
+    strip: Vec<f32>,
 }
 
 impl WithSimd for Task<'_> {
@@ -133,15 +146,20 @@ impl WithSimd for Task<'_> {
             operands,
             source,
             target,
+            scratch,
         } = self;
+        let Scratch {
+            staged,
+            gathered,
+            strip,
+        } = scratch;
         let [height, width] = plan.target;
         let target_image = channels.groups * channels.target_per_group * height * width;
         let images = target.len() / target_image;
         let source_image = source.len() / images;
         let source_group = source_image / channels.groups;
         let staged_image = channels.source_per_group * plan.staging.plane();
-        let mut staged = vec![0.0; images * staged_image + SLACK];
-        let mut scratch = Scratch::default();
+        grow(staged, images * staged_image + SLACK);
         for group in 0..channels.groups {
             for image in 0..images {
                 let from = image * source_image + group * source_group;
@@ -171,7 +189,7 @@ impl WithSimd for Task<'_> {
                 if in_place <= by_gathering {
                     for image in 0..images {
                         let staged = &staged[image * staged_image..];
-                        read_in_place(simd, operand, staged, span, &mut scratch, |m, strip| {
+                        read_in_place(simd, operand, staged, span, strip, |m, strip| {
                             view.write_rows(image, m, pitch, strip);
                         });
                     }
@@ -182,20 +200,12 @@ impl WithSimd for Task<'_> {
                         image: staged_image,
                     };
                     let write = |m, first, strip: &[f32]| view.write_pixels(m, first, strip);
-                    gather(simd, operand, &staged, (runs, pixels), &mut scratch, write);
+                    let buffers = (&mut *gathered, &mut *strip);
+                    gather(simd, operand, staged, (runs, pixels), buffers, write);
                 }
             }
         }
     }
-}
-
-/// Buffers of one task, grown as needed.
-#[derive(Default)]
-struct Scratch {
-    /// `[panels][depth][tile width and slack]`.
-    gathered: Vec<f32>,
-    /// `[ROWS][positions]`.
-    strip: Vec<f32>,
 }
 
 /// One image's grid in padded coordinates, straight from the staged planes.
@@ -205,27 +215,28 @@ fn read_in_place<S: Simd>(
     operand: &Operand,
     staged: &[f32],
     span: usize,
-    Scratch { strip, .. }: &mut Scratch,
+    strip: &mut Vec<f32>,
     mut write: impl FnMut(usize, &[f32]),
 ) {
     let lanes = tile_width::<S>();
     let panels = span.div_ceil(lanes);
     let length = panels * lanes;
-    strip.resize(strip.len().max(ROWS * length), 0.0);
+    grow(strip, ROWS * length);
     for (block, weights) in operand
         .weights
         .chunks_exact(operand.offsets.len())
         .enumerate()
     {
-        for panel in 0..panels {
-            let source = &staged[panel * lanes..];
-            let tile = outer_products(simd, weights, source, &operand.offsets);
-            for (row, vectors) in tile.iter().enumerate() {
-                store::<S>(vectors, &mut strip[row * length + panel * lanes..]);
-            }
-        }
-        for row in 0..ROWS {
-            write(block * ROWS + row, &strip[row * length..(row + 1) * length]);
+        simd.vectorize(OuterProducts {
+            weights,
+            source: staged,
+            offsets: &operand.offsets,
+            panels,
+            panel_stride: lanes,
+            out: strip,
+        });
+        for (row, values) in strip.chunks_exact(length).take(ROWS).enumerate() {
+            write(block * ROWS + row, values);
         }
     }
 }
@@ -237,7 +248,7 @@ fn gather<S: Simd>(
     operand: &Operand,
     staged: &[f32],
     (runs, pixels): (Runs, usize),
-    Scratch { gathered, strip }: &mut Scratch,
+    (gathered, strip): (&mut Vec<f32>, &mut Vec<f32>),
     mut write: impl FnMut(usize, usize, &[f32]),
 ) {
     let lanes = tile_width::<S>();
@@ -246,12 +257,11 @@ fn gather<S: Simd>(
     let panel_len = depth * row_len;
     let per_strip = (GATHERED_FLOATS / panel_len).clamp(2, 64) * lanes;
     let columns: Vec<usize> = (0..depth).map(|k| k * row_len).collect();
-    let panels = per_strip.min(pixels.next_multiple_of(lanes)) / lanes;
-    gathered.resize(gathered.len().max(panels * panel_len), 0.0);
-    strip.resize(strip.len().max(ROWS * per_strip), 0.0);
     for first in (0..pixels).step_by(per_strip) {
         let count = per_strip.min(pixels - first);
         let panels = count.div_ceil(lanes);
+        grow(gathered, panels * panel_len);
+        grow(strip, ROWS * panels * lanes);
         for (panel, columns) in gathered
             .chunks_exact_mut(panel_len)
             .take(panels)
@@ -262,29 +272,26 @@ fn gather<S: Simd>(
             runs.gather(staged, &operand.offsets, from..until, columns, row_len);
         }
         for (block, weights) in operand.weights.chunks_exact(depth).enumerate() {
-            for panel in 0..panels {
-                let source = &gathered[panel * panel_len..];
-                let tile = outer_products(simd, weights, source, &columns);
-                for (row, vectors) in tile.iter().enumerate() {
-                    store::<S>(vectors, &mut strip[row * per_strip + panel * lanes..]);
-                }
-            }
-            for row in 0..ROWS {
-                write(
-                    block * ROWS + row,
-                    first,
-                    &strip[row * per_strip..][..count],
-                );
+            simd.vectorize(OuterProducts {
+                weights,
+                source: gathered,
+                offsets: &columns,
+                panels,
+                panel_stride: panel_len,
+                out: strip,
+            });
+            for (row, values) in strip.chunks_exact(panels * lanes).take(ROWS).enumerate() {
+                write(block * ROWS + row, first, &values[..count]);
             }
         }
     }
 }
 
-/// Writes one row of a tile to consecutive floats.
-#[inline(always)]
-pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
-    let (target, _) = S::as_mut_simd_f32s(target);
-    target[..vectors.len()].copy_from_slice(vectors);
+/// Makes a buffer at least `length` long; new floats are zero.
+fn grow(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
 }
 
 /// One group's channels of the target, addressed by grid position.

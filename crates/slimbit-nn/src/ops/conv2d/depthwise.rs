@@ -3,9 +3,10 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::dense::{SLACK, store};
+use super::dense::SLACK;
 use super::geometry::{Correlation, Sizes};
 use super::weight_gradient::{slices, spread_rows, sum_in_order};
+use crate::ops::register_tile::store;
 
 /// Vectors of outputs that are summed side by side.
 const SIDE_BY_SIDE: usize = 4;
