@@ -127,7 +127,12 @@ impl CifarResNet {
             1 => String::new(),
             stride => format!("-s{stride}"),
         };
-        format!("resnet{}{option}{stem}", self.depth)
+        let wider = match self.base {
+            16 => String::new(),
+            base if base % 16 == 0 => format!("-x{}", base / 16),
+            base => format!("-{base}-channels"),
+        };
+        format!("resnet{}{option}{wider}{stem}", self.depth)
     }
 }
 
@@ -155,7 +160,13 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for name in ["resnet8", "resnet20-b", "resnet56-s2", "resnet14-b-s2"] {
+        for name in [
+            "resnet8",
+            "resnet20-b",
+            "resnet56-s2",
+            "resnet14-b-s2",
+            "resnet8-b-x2-s2",
+        ] {
             let net = CifarResNet::parse(name, [1, 28, 28]).unwrap();
             assert_eq!(net.graph().unwrap().name(), name);
         }

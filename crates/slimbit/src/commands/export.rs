@@ -82,7 +82,7 @@ pub(super) fn measure(
     };
     let settings = settings(checkpoint)?;
     let statistics = calibrate(&net, &images.codes, points, &settings, &calibration, |p| {
-        show(&bar, &p)
+        show(&bar, &p);
     })?;
     bar.finish_and_clear();
     Ok(statistics)

@@ -25,7 +25,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     match outcome {
         Outcome::Done => eprintln!("{run}: trained; next: slimbit export {run}"),
         Outcome::Interrupted => {
-            eprintln!("{run}: saved; continue with: slimbit pretrain --resume {run}")
+            eprintln!("{run}: saved; continue with: slimbit pretrain --resume {run}");
         }
     }
     Ok(outcome)
