@@ -1,4 +1,4 @@
-use slimbit_graph::{Channels, Graph, Op, Pool, Stage, StageKind, Width};
+use slimbit_graph::{Graph, Op, Pool, Stage, StageKind, Width};
 
 use crate::EngineError;
 
@@ -33,7 +33,6 @@ const MAX_ELEMENTS: usize = 1 << 31;
 /// for a sum of two vectors whose features lie in different orders, and for a tensor that no
 /// machine could hold.
 pub fn layouts(graph: &Graph, stages: &[Stage], width: Width) -> Result<Vec<Layout>, EngineError> {
-    check_ratios(graph)?;
     let shapes = graph.shapes(width)?;
     let mut layouts: Vec<Layout> = Vec::with_capacity(stages.len());
     for stage in stages {
@@ -67,25 +66,6 @@ pub fn layouts(graph: &Graph, stages: &[Stage], width: Width) -> Result<Vec<Layo
         layouts.push(layout);
     }
     Ok(layouts)
-}
-
-/// Refuses slim dimensions whose expansion ratio is none: dividing by it would leave all bounds.
-fn check_ratios(graph: &Graph) -> Result<(), EngineError> {
-    for node in graph.nodes() {
-        let channels = match &node.op {
-            Op::Conv2d(conv) => conv.out,
-            Op::Linear(linear) => linear.out,
-            Op::PadShortcut { out, .. } => *out,
-            _ => continue,
-        };
-        if let Channels::Slim { max, ratio } = channels
-            && !(1..=max).contains(&ratio)
-        {
-            let what = format!("expansion ratio {ratio} of {max} channels; it is at least 1");
-            return Err(EngineError::unsupported(&node.name, what));
-        }
-    }
-    Ok(())
 }
 
 /// A convolution or linear stage as a convolution.
@@ -172,7 +152,7 @@ pub(crate) fn shortcut_stride(graph: &Graph, stage: &Stage) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slimbit_graph::GraphBuilder;
+    use slimbit_graph::{Channels, GraphBuilder};
 
     #[test]
     fn a_linear_stage_after_flatten_is_a_convolution_over_the_whole_map() {

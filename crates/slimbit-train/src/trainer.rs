@@ -305,6 +305,14 @@ impl Pace {
 
 fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {
     let dataset = Dataset::open(&config.data.path)?;
+    if config.batch > dataset.len() {
+        let what = format!(
+            "{} is more than the {} images; choose a smaller batch",
+            config.batch,
+            dataset.len()
+        );
+        return Err(TrainError::value("batch", what));
+    }
     let settings = LoaderConfig {
         batch: config.batch,
         workers: config.workers,

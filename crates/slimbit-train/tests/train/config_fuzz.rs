@@ -122,3 +122,24 @@ fn mutated_values_never_panic() {
         }
     }
 }
+
+/// The kept corpus: each file is wrong in the way that its name says.
+#[test]
+fn the_corpus_is_refused_in_one_line() {
+    let corpus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fuzz/corpus/config_reader"
+    );
+    let mut files = 0;
+    for entry in std::fs::read_dir(corpus).expect("the corpus is in the repository") {
+        let path = entry.expect("an entry").path();
+        let error = TrainConfig::load(&path, NONE).expect_err(&path.display().to_string());
+        assert!(
+            !error.to_string().contains('\n'),
+            "{}: {error}",
+            path.display()
+        );
+        files += 1;
+    }
+    assert!(files >= 16, "{files} files");
+}
