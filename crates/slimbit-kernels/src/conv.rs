@@ -3,6 +3,8 @@
 use crate::{ConvGeometry, Isa, KernelError, Map, MapMut};
 use slimbit_num::{Clip, Requant};
 use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// The weights of a convolution in the layout of one CPU level, with the constants of its
 /// rescaling.
@@ -111,22 +113,88 @@ impl<'a> ConvWeights<'a> {
 }
 
 /// Where the results of a convolution go.
+#[derive(Clone, Copy)]
 pub(crate) enum Output<'a> {
     /// One byte each.
-    Codes(MapMut<'a>),
+    Codes(Target<'a, u8>),
     /// One `i32` each, pixels and channels without gaps.
-    Wide(&'a mut [i32]),
+    Wide(Target<'a, i32>),
+}
+
+/// A map to write that several threads share, each for a [`Part`] of its own.
+///
+/// It is a pointer because parts interleave in memory where channels are split, which no two `&mut`
+/// slices can.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a, T> {
+    first: *mut T,
+    /// Elements from a pixel to the one below.
+    pub(crate) row_stride: usize,
+    /// Elements from a pixel to its right neighbour.
+    pub(crate) pixel_stride: usize,
+    map: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a target stands for a `&mut [T]`; the contract of `ConvKernel::run` keeps threads to
+// disjoint elements of it.
+unsafe impl<T: Send> Send for Target<'_, T> {}
+// SAFETY: as for `Send`; nothing is read through a target.
+unsafe impl<T: Send> Sync for Target<'_, T> {}
+
+impl<'a, T> Target<'a, T> {
+    pub(crate) fn new(data: &'a mut [T], row_stride: usize, pixel_stride: usize) -> Target<'a, T> {
+        Target {
+            first: data.as_mut_ptr(),
+            row_stride,
+            pixel_stride,
+            map: PhantomData,
+        }
+    }
+
+    /// The first channel of the pixel at (`row`, `col`).
+    ///
+    /// # Safety
+    /// The map has this pixel.
+    #[inline(always)]
+    pub(crate) unsafe fn pixel(&self, row: usize, col: usize) -> *mut T {
+        // SAFETY: the caller vouches for the pixel.
+        unsafe {
+            self.first
+                .add(row * self.row_stride + col * self.pixel_stride)
+        }
+    }
+}
+
+impl<'a> From<MapMut<'a>> for Target<'a, u8> {
+    fn from(map: MapMut<'a>) -> Target<'a, u8> {
+        Target::new(map.data, map.row_stride, map.pixel_stride)
+    }
+}
+
+/// What one call of a kernel computes: some rows of some panels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Rows of the output.
+    pub(crate) rows: Range<usize>,
+    /// Panels as the kernel counts them, see [`ConvKernel::panels`].
+    pub(crate) panels: Range<usize>,
 }
 
 /// Packed weights together with the code that understands them.
 pub(crate) trait ConvKernel: Send + Sync {
-    /// Computes the first `rows` rows of the output.
+    /// The number of panels: runs of output channels that can be computed apart from the others,
+    /// in the order of the channels, and of about equal work. At least 1.
+    fn panels(&self, geometry: &ConvGeometry) -> usize;
+
+    /// Computes `part` of the output, and writes to nothing else. Both maps are those of the whole
+    /// convolution.
     ///
     /// # Safety
-    /// The CPU has the level for which the weights were packed. `input` holds
-    /// `geometry.input_extent(rows)` and the slack; `output` holds `rows` rows. `geometry` is
-    /// the one that was packed.
-    unsafe fn run(&self, geometry: &ConvGeometry, rows: usize, input: Map<'_>, output: Output<'_>);
+    /// The CPU has the level for which the weights were packed. `geometry` is the one that was
+    /// packed. The part lies within `geometry.out_rows` and [`panels`](ConvKernel::panels).
+    /// `input` holds `geometry.input_extent(part.rows.end)` and the slack; `output` holds
+    /// `part.rows.end` rows, and nobody else reads or writes the elements of this part.
+    unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>);
 
     fn bytes(&self) -> usize;
 

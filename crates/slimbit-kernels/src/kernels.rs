@@ -1,6 +1,6 @@
 //! The table of functions of a CPU level, and the checks in front of it.
 
-use crate::conv::{ConvKernel, ConvWeights, Output};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{Border, ConvGeometry, Isa, KernelError, Map, MapMut, PackedConv, Window, scalar};
 use slimbit_num::{AddRequant, Clip, Requant, Table};
 use std::sync::OnceLock;
@@ -117,7 +117,7 @@ impl Kernels {
             conv.geometry.out_rows
         );
         output.assert_holds([rows, conv.geometry.out_cols, conv.geometry.out_channels]);
-        self.run(conv, rows, input, Output::Codes(output));
+        self.run(conv, rows, input, Output::Codes(output.into()));
     }
 
     /// Runs a convolution whose results stay `i32`, clipped to at most 16 bits:
@@ -138,7 +138,8 @@ impl Kernels {
             "output of {} numbers is shorter than the {needed} of the convolution",
             output.len()
         );
-        self.run(conv, out_rows, input, Output::Wide(&mut output[..needed]));
+        let target = Target::new(output, out_cols * out_channels, out_channels);
+        self.run(conv, out_rows, input, Output::Wide(target));
     }
 
     fn run(&self, conv: &PackedConv, rows: usize, input: Map<'_>, output: Output<'_>) {
@@ -150,9 +151,13 @@ impl Kernels {
             self.isa
         );
         input.assert_holds(geometry.input_extent(rows));
+        let part = Part {
+            rows: 0..rows,
+            panels: 0..conv.kernel.panels(geometry),
+        };
         // SAFETY: this table exists, so the CPU has the level; the bounds were checked here and by
-        // the callers.
-        unsafe { conv.kernel.run(geometry, rows, input, output) }
+        // the callers, whose exclusive borrow of the output ends after this call.
+        unsafe { conv.kernel.run(geometry, &part, input, output) }
     }
 
     /// `out = clip((ma·a + mb·b + c) >> k)` on `extent` (rows, columns, channels).

@@ -1,6 +1,6 @@
-//! The level that runs everywhere, in safe code: what the others must equal.
+//! The level that runs everywhere, in plain Rust: what the others must equal.
 
-use crate::conv::{ConvKernel, ConvWeights, Output};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part};
 use crate::{Border, ConvGeometry, Isa, Kernels, Map, MapMut, Window};
 use slimbit_num::{AddRequant, Clip, Requant, Table};
 
@@ -54,32 +54,25 @@ impl PlainConv {
 }
 
 impl ConvKernel for PlainConv {
-    unsafe fn run(
-        &self,
-        geometry: &ConvGeometry,
-        rows: usize,
-        input: Map<'_>,
-        mut output: Output<'_>,
-    ) {
-        let channels = geometry.out_channels;
-        for row in 0..rows {
+    /// One output channel each.
+    fn panels(&self, geometry: &ConvGeometry) -> usize {
+        geometry.out_channels
+    }
+
+    unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
+        for row in part.rows.clone() {
             for col in 0..geometry.out_cols {
                 let pixel = row * geometry.stride[0] * input.row_stride
                     + col * geometry.stride[1] * input.pixel_stride;
-                let result = |o: usize| {
+                for o in part.panels.clone() {
                     let group = o / geometry.group_outputs();
-                    self.output(geometry, &input, pixel + group * geometry.group_inputs(), o)
-                };
-                match &mut output {
-                    Output::Codes(map) => {
-                        for (o, code) in map.pixel(row, col, channels).iter_mut().enumerate() {
-                            *code = result(o) as u8;
-                        }
-                    }
-                    Output::Wide(numbers) => {
-                        let start = (row * geometry.out_cols + col) * channels;
-                        for (o, n) in numbers[start..][..channels].iter_mut().enumerate() {
-                            *n = result(o);
+                    let window = pixel + group * geometry.group_inputs();
+                    let result = self.output(geometry, &input, window, o);
+                    // SAFETY: the caller vouches for the pixel, and for this channel of it.
+                    unsafe {
+                        match &output {
+                            Output::Codes(map) => *map.pixel(row, col).add(o) = result as u8,
+                            Output::Wide(map) => *map.pixel(row, col).add(o) = result,
                         }
                     }
                 }

@@ -6,7 +6,7 @@
 
 use super::rescale::Rescale16;
 use super::tile::{Block, Exact16, MAX_ROWS, Product, Small8};
-use crate::conv::{ConvKernel, ConvWeights, Output};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part};
 use crate::{ConvGeometry, Map};
 use slimbit_num::Clip;
 use std::arch::x86_64::*;
@@ -104,65 +104,67 @@ impl<P: Product> Dense<P> {
     unsafe fn sweep<const NARROW: bool>(
         &self,
         geometry: &ConvGeometry,
-        rows: usize,
+        part: &Part,
         input: Map<'_>,
-        mut output: Output<'_>,
+        output: Output<'_>,
     ) {
         let runs = Runs::new(geometry, &input);
         let outputs = geometry.group_outputs();
         let panels = outputs.div_ceil(16);
+        let passes = panels.div_ceil(PANELS);
         let mut scratch = Scratch::<P::Code>::new();
-        for group in 0..geometry.groups {
-            for panel in (0..panels).step_by(PANELS) {
-                let first = group * panels + panel;
-                let channels = Channels {
-                    panels: first..group * panels + panels.min(panel + PANELS),
-                    start: group * outputs + 16 * panel,
-                    end: (group + 1) * outputs,
+        for pass in part.panels.clone() {
+            let (group, panel) = (pass / passes, pass % passes * PANELS);
+            let first = group * panels + panel;
+            let channels = Channels {
+                panels: first..group * panels + panels.min(panel + PANELS),
+                start: group * outputs + 16 * panel,
+                end: (group + 1) * outputs,
+            };
+            let mut pixels = Pixels {
+                row: part.rows.start,
+                col: 0,
+            };
+            while pixels.row < part.rows.end {
+                let mut tile = Tile {
+                    windows: [0; MAX_ROWS],
+                    outputs: [0; MAX_ROWS],
                 };
-                let mut pixels = Pixels { row: 0, col: 0 };
-                while pixels.row < rows {
-                    let mut tile = Tile {
-                        windows: [0; MAX_ROWS],
-                        outputs: [0; MAX_ROWS],
+                let mut count = 0;
+                while count < P::ROWS && pixels.row < part.rows.end {
+                    tile.windows[count] = pixels.row * geometry.stride[0] * input.row_stride
+                        + pixels.col * geometry.stride[1] * input.pixel_stride
+                        + group * geometry.group_inputs();
+                    tile.outputs[count] = match &output {
+                        Output::Codes(map) => {
+                            pixels.row * map.row_stride + pixels.col * map.pixel_stride
+                        }
+                        Output::Wide(map) => {
+                            pixels.row * map.row_stride + pixels.col * map.pixel_stride
+                        }
                     };
-                    let mut count = 0;
-                    while count < P::ROWS && pixels.row < rows {
-                        tile.windows[count] = pixels.row * geometry.stride[0] * input.row_stride
-                            + pixels.col * geometry.stride[1] * input.pixel_stride
-                            + group * geometry.group_inputs();
-                        tile.outputs[count] = match &output {
-                            Output::Codes(map) => {
-                                pixels.row * map.row_stride + pixels.col * map.pixel_stride
-                            }
-                            Output::Wide(_) => {
-                                (pixels.row * geometry.out_cols + pixels.col)
-                                    * geometry.out_channels
-                            }
-                        };
-                        pixels.step(geometry.out_cols);
-                        count += 1;
-                    }
-                    let compute = match count {
-                        1 => Self::tile::<1, NARROW>,
-                        2 => Self::tile::<2, NARROW>,
-                        3 => Self::tile::<3, NARROW>,
-                        4 => Self::tile::<4, NARROW>,
-                        5 => Self::tile::<5, NARROW>,
-                        _ => Self::tile::<MAX_ROWS, NARROW>,
-                    };
-                    // SAFETY: the caller vouches for the windows and the outputs of these pixels.
-                    unsafe {
-                        compute(
-                            self,
-                            &runs,
-                            &channels,
-                            &tile,
-                            input.data,
-                            &mut output,
-                            &mut scratch,
-                        );
-                    }
+                    pixels.step(geometry.out_cols);
+                    count += 1;
+                }
+                let compute = match count {
+                    1 => Self::tile::<1, NARROW>,
+                    2 => Self::tile::<2, NARROW>,
+                    3 => Self::tile::<3, NARROW>,
+                    4 => Self::tile::<4, NARROW>,
+                    5 => Self::tile::<5, NARROW>,
+                    _ => Self::tile::<MAX_ROWS, NARROW>,
+                };
+                // SAFETY: the caller vouches for the windows and the outputs of these pixels.
+                unsafe {
+                    compute(
+                        self,
+                        &runs,
+                        &channels,
+                        &tile,
+                        input.data,
+                        &output,
+                        &mut scratch,
+                    );
                 }
             }
         }
@@ -180,7 +182,7 @@ impl<P: Product> Dense<P> {
         channels: &Channels,
         tile: &Tile,
         input: &[u8],
-        output: &mut Output<'_>,
+        output: &Output<'_>,
         scratch: &mut Scratch<P::Code>,
     ) {
         let blocks = runs.total.div_ceil(4);
@@ -232,11 +234,11 @@ impl<P: Product> Dense<P> {
                     unsafe {
                         match output {
                             Output::Codes(map) => {
-                                let out = map.data.as_mut_ptr().add(tile.outputs[row] + channel);
+                                let out = map.pixel(0, 0).add(tile.outputs[row] + channel);
                                 rescale.store_codes::<NARROW>(acc[row], self.clip, out, n);
                             }
-                            Output::Wide(numbers) => {
-                                let out = numbers.as_mut_ptr().add(tile.outputs[row] + channel);
+                            Output::Wide(map) => {
+                                let out = map.pixel(0, 0).add(tile.outputs[row] + channel);
                                 rescale.store_wide::<NARROW>(acc[row], self.clip, out, n);
                             }
                         }
@@ -249,13 +251,18 @@ impl<P: Product> Dense<P> {
 }
 
 impl<P: Product> ConvKernel for Dense<P> {
-    unsafe fn run(&self, geometry: &ConvGeometry, rows: usize, input: Map<'_>, output: Output<'_>) {
+    /// [`PANELS`] panels of 16 channels, which share their gathered tiles.
+    fn panels(&self, geometry: &ConvGeometry) -> usize {
+        geometry.groups * geometry.group_outputs().div_ceil(16 * PANELS)
+    }
+
+    unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
         // SAFETY: passed on from the caller.
         unsafe {
             if self.narrow {
-                self.sweep::<true>(geometry, rows, input, output);
+                self.sweep::<true>(geometry, part, input, output);
             } else {
-                self.sweep::<false>(geometry, rows, input, output);
+                self.sweep::<false>(geometry, part, input, output);
             }
         }
     }

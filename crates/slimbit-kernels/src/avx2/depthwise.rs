@@ -2,7 +2,7 @@
 
 use super::rescale::Rescale16;
 use super::{LANES, widen16};
-use crate::conv::{ConvKernel, ConvWeights, Output};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part};
 use crate::{ConvGeometry, Map};
 use slimbit_num::{Clip, Requant};
 use std::arch::x86_64::*;
@@ -191,15 +191,15 @@ trait Accumulate: Send + Sync {
 unsafe fn sweep<K: Accumulate, const NARROW: bool>(
     kernel: &K,
     geometry: &ConvGeometry,
-    rows: usize,
+    part: &Part,
     input: &Map<'_>,
-    output: &mut Output<'_>,
+    output: &Output<'_>,
 ) {
     let taps = Taps::new(geometry, input);
     let Constants { rescale, clip, .. } = kernel.constants();
     let channels = geometry.out_channels;
-    for row in 0..rows {
-        for block in 0..channels.div_ceil(16 * K::VECTORS) {
+    for row in part.rows.clone() {
+        for block in part.panels.clone() {
             for col in 0..geometry.out_cols {
                 let first = 16 * K::VECTORS * block;
                 let window = row * geometry.stride[0] * input.row_stride
@@ -219,13 +219,11 @@ unsafe fn sweep<K: Accumulate, const NARROW: bool>(
                     unsafe {
                         match output {
                             Output::Codes(map) => {
-                                let pixel = row * map.row_stride + col * map.pixel_stride;
-                                let out = map.data.as_mut_ptr().add(pixel + channel);
+                                let out = map.pixel(row, col).add(channel);
                                 rescale.store_codes::<NARROW>(acc, *clip, out, n);
                             }
-                            Output::Wide(numbers) => {
-                                let pixel = (row * geometry.out_cols + col) * channels;
-                                let out = numbers.as_mut_ptr().add(pixel + channel);
+                            Output::Wide(map) => {
+                                let out = map.pixel(row, col).add(channel);
                                 rescale.store_wide::<NARROW>(acc, *clip, out, n);
                             }
                         }
@@ -237,19 +235,17 @@ unsafe fn sweep<K: Accumulate, const NARROW: bool>(
 }
 
 impl<K: Accumulate> ConvKernel for K {
-    unsafe fn run(
-        &self,
-        geometry: &ConvGeometry,
-        rows: usize,
-        input: Map<'_>,
-        mut output: Output<'_>,
-    ) {
+    fn panels(&self, geometry: &ConvGeometry) -> usize {
+        geometry.out_channels.div_ceil(16 * K::VECTORS)
+    }
+
+    unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
         // SAFETY: passed on from the caller.
         unsafe {
             if self.constants().narrow {
-                sweep::<K, true>(self, geometry, rows, &input, &mut output);
+                sweep::<K, true>(self, geometry, part, &input, &output);
             } else {
-                sweep::<K, false>(self, geometry, rows, &input, &mut output);
+                sweep::<K, false>(self, geometry, part, &input, &output);
             }
         }
     }
