@@ -1,0 +1,12 @@
+//! Networks in and out: foreign checkpoints become a [`Network`], the float form that every later
+//! step of Slimbit starts from.
+//!
+//! A [`Network`] is one safetensors file with the graph, the parameters and the running batch-norm
+//! statistics. Nothing in this crate executes code that a file brings along.
+#![forbid(unsafe_code)]
+
+mod error;
+mod network;
+
+pub use error::ImportError;
+pub use network::{Network, Norms};
