@@ -12,7 +12,7 @@ mod rescale;
 mod tile;
 
 use crate::conv::{ConvKernel, ConvWeights};
-use crate::{Isa, Kernels};
+use crate::{Isa, Kernels, peak};
 use std::arch::x86_64::*;
 
 pub(crate) static KERNELS: Kernels = Kernels {
@@ -23,6 +23,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     max_pool: pool::max_pool,
     sum_pool: pool::sum_pool,
     global_sum: pool::global_sum,
+    probe: peak::avx2,
 };
 
 /// The channel, among 16, that each lane of a pair of accumulators holds.

@@ -1,6 +1,7 @@
 //! The table of functions of a CPU level, and the checks in front of it.
 
 use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
+use crate::peak::Probe;
 use crate::{Border, ConvGeometry, Isa, KernelError, Map, MapMut, PackedConv, Window, scalar};
 use slimbit_num::{AddRequant, Clip, Requant, Table};
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ pub struct Kernels {
     pub(crate) max_pool: MaxPool,
     pub(crate) sum_pool: SumPool,
     pub(crate) global_sum: GlobalSum,
+    pub(crate) probe: Probe,
 }
 
 // The safety contract of all the pointers: the CPU has the level of the table that holds them, and

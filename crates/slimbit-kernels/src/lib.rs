@@ -36,6 +36,7 @@ mod geometry;
 mod isa;
 mod kernels;
 mod map;
+mod peak;
 mod scalar;
 
 pub use conv::PackedConv;
@@ -44,3 +45,4 @@ pub use geometry::{Border, ConvGeometry, Window};
 pub use isa::Isa;
 pub use kernels::Kernels;
 pub use map::{Map, MapMut, SLACK};
+pub use peak::peak;

@@ -1,7 +1,7 @@
 //! The level that runs everywhere, in plain Rust: what the others must equal.
 
 use crate::conv::{ConvKernel, ConvWeights, Output, Part};
-use crate::{Border, ConvGeometry, Isa, Kernels, Map, MapMut, Window};
+use crate::{Border, ConvGeometry, Isa, Kernels, Map, MapMut, Window, peak};
 use slimbit_num::{AddRequant, Clip, Requant, Table};
 
 pub(crate) static KERNELS: Kernels = Kernels {
@@ -12,6 +12,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     max_pool,
     sum_pool,
     global_sum,
+    probe: peak::scalar,
 };
 
 /// Weights as they come.
