@@ -1,7 +1,7 @@
 use crate::op::{Activation, Conv2d, Groups, Linear, Op, Pool};
 use crate::{Channels, Graph, GraphError, Node, NodeId};
 
-/// Batch-norm epsilon of every backbone (spec section 1.4).
+/// Batch-norm epsilon unless a backbone asks for another (spec section 1.4).
 const EPS: f32 = 1e-5;
 
 /// Writes a graph as a paper's table reads: one call per row, each giving the row's tensor.
@@ -11,6 +11,7 @@ const EPS: f32 = 1e-5;
 pub struct GraphBuilder {
     name: String,
     nodes: Vec<Node>,
+    eps: f32,
 }
 
 impl GraphBuilder {
@@ -19,7 +20,15 @@ impl GraphBuilder {
         Self {
             name: name.into(),
             nodes: Vec::new(),
+            eps: EPS,
         }
+    }
+
+    /// The same with another epsilon for the batch-norms to come; 1e-5 where this is not called.
+    #[must_use]
+    pub fn with_batch_norm_eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
     }
 
     /// Appends any operator.
@@ -52,7 +61,8 @@ impl GraphBuilder {
 
     /// Batch normalisation named `{name}.bn` after `x`.
     pub fn batch_norm(&mut self, name: &str, x: NodeId) -> NodeId {
-        self.push(format!("{name}.bn"), Op::BatchNorm { eps: EPS }, &[x])
+        let eps = self.eps;
+        self.push(format!("{name}.bn"), Op::BatchNorm { eps }, &[x])
     }
 
     /// A non-linearity named `{name}.act`.

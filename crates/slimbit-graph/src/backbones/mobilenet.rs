@@ -1,4 +1,4 @@
-use crate::{Activation, Channels, Graph, GraphBuilder, GraphError, NodeId};
+use crate::{Activation, Channels, Conv2d, Graph, GraphBuilder, GraphError, Groups, NodeId};
 
 /// One row of the paper's table: expansion, output channels, repetitions, stride of the first.
 type Row = (usize, usize, usize, usize);
@@ -63,7 +63,11 @@ impl MobileNetV2 {
             for repetition in 0..repetitions {
                 let stride = if repetition == 0 { first_stride } else { 1 };
                 let name = format!("block{index}");
-                x = inverted_residual(&mut b, &name, x, [from, to], expansion, stride);
+                let depthwise = Conv2d {
+                    groups: Groups::Depthwise,
+                    ..Conv2d::same(Channels::Fixed(1), 3, stride)
+                };
+                x = inverted_residual(&mut b, &name, x, [from, to], expansion, depthwise);
                 from = to;
                 index += 1;
             }
@@ -74,14 +78,14 @@ impl MobileNetV2 {
     }
 }
 
-/// Expand 1×1, depthwise 3×3, project 1×1 (linear), and a sum where the shape stays.
-fn inverted_residual(
+/// Expand 1×1, `depthwise`, project 1×1 (linear), and a sum where the shape stays.
+pub(super) fn inverted_residual(
     b: &mut GraphBuilder,
     name: &str,
     x: NodeId,
     [from, to]: [usize; 2],
     expansion: usize,
-    stride: usize,
+    depthwise: Conv2d,
 ) -> NodeId {
     let mut y = x;
     if expansion != 1 {
@@ -93,11 +97,12 @@ fn inverted_residual(
         y = b.conv_bn(&expand, y, inner, 1, 1);
         y = b.activation(&expand, y, Activation::Relu6);
     }
-    let depthwise = format!("{name}.depthwise");
-    y = b.depthwise_bn(&depthwise, y, 3, stride);
-    y = b.activation(&depthwise, y, Activation::Relu6);
+    let spatial = format!("{name}.depthwise");
+    y = b.conv(format!("{spatial}.conv"), y, depthwise);
+    y = b.batch_norm(&spatial, y);
+    y = b.activation(&spatial, y, Activation::Relu6);
     y = b.conv_bn(&format!("{name}.project"), y, Channels::slim(to), 1, 1);
-    if stride == 1 && from == to {
+    if depthwise.stride == [1; 2] && from == to {
         y = b.add(format!("{name}.sum"), x, y);
     }
     y

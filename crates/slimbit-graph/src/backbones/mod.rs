@@ -14,17 +14,19 @@
 //! ```
 
 mod cifar_resnet;
+mod efficientnet_lite;
 mod mobilenet;
 mod resnet;
 
 pub use cifar_resnet::{CifarResNet, Shortcut};
+pub use efficientnet_lite::{EfficientNetLite0, Padding};
 pub use mobilenet::MobileNetV2;
 pub use resnet::{ResNet, ResNetDepth, Stem};
 
 use crate::{Channels, Graph, GraphBuilder, GraphError, NodeId};
 
 /// The forms of name that [`by_name`] reads.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 12] = [
     "resnet18",
     "resnet34",
     "resnet50",
@@ -34,6 +36,9 @@ pub const NAMES: [&str; 9] = [
     "resnet{6n+2}[-b][-x{k}][-s2] (8, 14, 20, 32, 44, 56, ...)",
     "mobilenetv2",
     "mobilenetv2-cifar",
+    "efficientnet-lite0",
+    "efficientnet-lite0-symmetric",
+    "efficientnet-lite0-cifar",
 ];
 
 /// The backbone of this name for images of `channels` planes of `height` × `width` pixels.
@@ -42,6 +47,8 @@ pub const NAMES: [&str; 9] = [
 /// projections, `-x{k}` multiplies the channels by `k`, and `-s2` gives it a stem of stride 2, for
 /// small machines; in this order. `resnet50` is the
 /// bottleneck network, although 50 is `6n+2` as well: build [`CifarResNet`] for the other one.
+/// `efficientnet-lite0` pads as TensorFlow does, which its published weights need; `-symmetric` is
+/// for weights that PyTorch trained.
 ///
 /// # Errors
 /// [`GraphError::Backbone`], which lists the names; otherwise as [`Graph::new`].
@@ -73,6 +80,14 @@ pub fn by_name(
                 _ => MobileNetV2::cifar(input),
             };
             MobileNetV2 { classes, ..net }.graph()
+        }
+        "efficientnet-lite0" | "efficientnet-lite0-symmetric" | "efficientnet-lite0-cifar" => {
+            let net = match name {
+                "efficientnet-lite0" => EfficientNetLite0::imagenet(input),
+                "efficientnet-lite0-symmetric" => EfficientNetLite0::symmetric(input),
+                _ => EfficientNetLite0::cifar(input),
+            };
+            EfficientNetLite0 { classes, ..net }.graph()
         }
         _ => {
             let family = CifarResNet::parse(name, input).ok_or_else(|| GraphError::Backbone {
@@ -223,6 +238,8 @@ mod tests {
             "resnet50",
             "mobilenetv2",
             "mobilenetv2-cifar",
+            "efficientnet-lite0",
+            "efficientnet-lite0-cifar",
             "resnet8",
             "resnet14-b-s2",
         ] {
