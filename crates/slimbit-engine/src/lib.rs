@@ -45,4 +45,4 @@ pub use plan::{Plan, StagePlan};
 pub use session::{Outputs, Session, WideTensor};
 pub use trace::{Difference, StageTrace, Trace};
 pub use validate::code_range;
-pub use weights::{CodeArray, Codes, Weights};
+pub use weights::{ChannelCodes, CodeArray, Codes, Weights};

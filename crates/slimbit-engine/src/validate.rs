@@ -9,8 +9,8 @@ use crate::form::Form;
 use crate::layout::{Convolution, Layout, layouts, window};
 use crate::model::weight_bits;
 use crate::{
-    Arithmetic, ChannelRequant, Codes, EngineError, Model, OutputQuant, PointModel, StageModel,
-    Weights, format,
+    Arithmetic, ChannelCodes, ChannelRequant, Codes, EngineError, Model, OutputQuant, PointModel,
+    StageModel, Weights, format,
 };
 
 /// Largest shift: leaves the sum a sign bit (as `slimbit_num`'s solvers do).
@@ -128,21 +128,7 @@ fn check_tensor(at: &str, weights: &Weights, shape: [usize; 4]) -> Result<(), En
         let what = format!("shape {:?}, wanted {shape:?}", weights.shape);
         return Err(EngineError::invalid(at, what));
     }
-    let magnitudes = &weights.max_abs;
-    if magnitudes.len() != shape[0] {
-        let what = format!("{} magnitudes for {} channels", magnitudes.len(), shape[0]);
-        return Err(EngineError::invalid(at, what));
-    }
-    match magnitudes
-        .iter()
-        .position(|m| !(m.is_finite() && *m >= 0.0))
-    {
-        Some(o) => {
-            let what = format!("magnitude {} of channel {o}", magnitudes[o]);
-            Err(EngineError::invalid(at, what))
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn check_codes(
@@ -151,19 +137,22 @@ fn check_codes(
     grid: WeightGrid,
     needed: &BTreeSet<u8>,
 ) -> Result<(), EngineError> {
-    let length = |codes: &[i8]| {
-        let wanted = weights
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &d| n.checked_mul(d));
-        if wanted == Some(codes.len()) {
+    let fit = |ChannelCodes { max_abs, codes }: &ChannelCodes| {
+        let shape = weights.shape;
+        let wanted = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let unfit = if wanted != Some(codes.len()) {
+            format!("{} codes for shape {shape:?}", codes.len())
+        } else if max_abs.len() != shape[0] {
+            format!("{} magnitudes for {} channels", max_abs.len(), shape[0])
+        } else if let Some(o) = max_abs.iter().position(|m| !(m.is_finite() && *m >= 0.0)) {
+            format!("magnitude {} of channel {o}", max_abs[o])
+        } else {
             return Ok(());
-        }
-        let what = format!("{} codes for shape {:?}", codes.len(), weights.shape);
-        Err(EngineError::invalid(at, what))
+        };
+        Err(EngineError::invalid(at, unfit))
     };
     match &weights.codes {
-        Codes::Nested(codes) if grid != WeightGrid::MinMax => length(codes),
+        Codes::Nested(codes) if grid != WeightGrid::MinMax => fit(codes),
         Codes::MinMax(by_bits) if grid == WeightGrid::MinMax => {
             if !by_bits.keys().eq(needed) {
                 let what = format!(
@@ -172,10 +161,10 @@ fn check_codes(
                 );
                 return Err(EngineError::invalid(at, what));
             }
-            for (&bits, codes) in by_bits {
-                length(codes)?;
+            for (&bits, stored) in by_bits {
+                fit(stored)?;
                 let range = Clip::signed(bits);
-                if let Some(code) = codes.iter().find(|&&c| !range.contains(c.into())) {
+                if let Some(code) = stored.codes.iter().find(|&&c| !range.contains(c.into())) {
                     let what = format!("{code} is no code of {bits} bits");
                     return Err(EngineError::invalid(at, what));
                 }

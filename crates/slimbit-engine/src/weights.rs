@@ -13,8 +13,6 @@ pub struct Weights {
     /// Output channels, kernel rows, kernel columns, input channels per group. A linear stage is
     /// a convolution whose kernel is its whole operand.
     pub shape: [usize; 4],
-    /// Largest magnitude of each output channel over the full width, which defines its scales.
-    pub max_abs: Vec<f32>,
     /// The integers, output channels outermost and input channels innermost.
     pub codes: Codes,
 }
@@ -23,9 +21,32 @@ pub struct Weights {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Codes {
     /// One array of 8-bit codes, from which every narrower bit-width is derived.
-    Nested(CodeArray),
-    /// One array per bit-width.
-    MinMax(BTreeMap<u8, CodeArray>),
+    Nested(ChannelCodes),
+    /// One array per bit-width, each with scales of its own.
+    MinMax(BTreeMap<u8, ChannelCodes>),
+}
+
+/// Integers, and what gives each output channel's a scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelCodes {
+    /// The magnitude that the largest code of each output channel stands for. The channel's largest
+    /// weight, unless the quantiser chose to clip (below it) or to leave headroom (above it).
+    pub max_abs: Vec<f32>,
+    /// The integers.
+    pub codes: CodeArray,
+}
+
+impl Codes {
+    /// The stored array that a bit-width is read from.
+    ///
+    /// # Panics
+    /// Where `bits` is not stored.
+    pub fn of_bits(&self, bits: u8) -> &ChannelCodes {
+        match self {
+            Self::Nested(codes) => codes,
+            Self::MinMax(by_bits) => &by_bits[&bits],
+        }
+    }
 }
 
 impl Weights {
@@ -43,10 +64,7 @@ impl Weights {
         assert!(within, "block {shape:?} of weights {:?}", self.shape);
         let [_, rows, columns, inputs] = self.shape;
         let [o, kh, kw, i] = shape;
-        let source: &[i8] = match &self.codes {
-            Codes::Nested(codes) => codes,
-            Codes::MinMax(by_bits) => &by_bits[&bits],
-        };
+        let source: &[i8] = &self.codes.of_bits(bits).codes;
         let mut block = Vec::with_capacity(shape.iter().product());
         for channel in 0..o {
             for row in 0..kh {
@@ -66,7 +84,7 @@ impl Weights {
 
     /// The real value of one unit of an output channel's integers.
     pub fn scale(&self, grid: WeightGrid, bits: u8, channel: usize) -> f32 {
-        grid.scale(self.max_abs[channel], bits)
+        grid.scale(self.codes.of_bits(bits).max_abs[channel], bits)
     }
 }
 
@@ -117,18 +135,18 @@ impl fmt::Debug for CodeArray {
 mod tests {
     use super::*;
 
+    fn nested(codes: Vec<i8>) -> Codes {
+        Codes::Nested(ChannelCodes {
+            max_abs: vec![1.0; 2],
+            codes: codes.into(),
+        })
+    }
+
     #[test]
     fn a_leading_block_is_narrowed_after_it_is_cut() {
         let weights = Weights {
             shape: [2, 1, 2, 3],
-            max_abs: vec![1.0; 2],
-            codes: Codes::Nested(
-                (-60..-48)
-                    .chain(100..112)
-                    .take(12)
-                    .collect::<Vec<i8>>()
-                    .into(),
-            ),
+            codes: nested((-60..-48).collect()),
         };
         let block = weights.at(WeightGrid::Nested, 8, [2, 1, 1, 2]);
         assert_eq!(block, [-60, -59, -54, -53]);
@@ -144,8 +162,7 @@ mod tests {
     fn a_block_beyond_the_weights_is_refused() {
         let weights = Weights {
             shape: [2, 1, 1, 1],
-            max_abs: vec![1.0; 2],
-            codes: Codes::Nested(vec![1, 2].into()),
+            codes: nested(vec![1, 2]),
         };
         weights.at(WeightGrid::Nested, 8, [3, 1, 1, 1]);
     }

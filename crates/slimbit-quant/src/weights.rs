@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
-use slimbit_engine::{Codes, Weights, layouts, weight_bits, weight_shape};
+use slimbit_engine::{ChannelCodes, Codes, Weights, layouts, weight_bits, weight_shape};
 use slimbit_graph::{Graph, Params, Point, Stage, StageKind, Width};
 use slimbit_num::WeightGrid;
 
@@ -55,22 +55,17 @@ fn on_grid(data: &[f32], shape: [usize; 4], grid: WeightGrid, bits: &BTreeSet<u8
         .collect();
     let codes_at = |bits: u8| {
         let code = |(index, &w): (usize, &f32)| grid.code(w, max_abs[index / per_channel], bits);
-        ordered
-            .iter()
-            .enumerate()
-            .map(code)
-            .collect::<Vec<i8>>()
-            .into()
+        let codes: Vec<i8> = ordered.iter().enumerate().map(code).collect();
+        ChannelCodes {
+            max_abs: max_abs.clone(),
+            codes: codes.into(),
+        }
     };
     let codes = match grid {
         WeightGrid::Nested | WeightGrid::NestedOdd => Codes::Nested(codes_at(8)),
         WeightGrid::MinMax => Codes::MinMax(bits.iter().map(|&b| (b, codes_at(b))).collect()),
     };
-    Weights {
-        shape,
-        max_abs,
-        codes,
-    }
+    Weights { shape, codes }
 }
 
 #[cfg(test)]
@@ -87,8 +82,8 @@ mod tests {
             WeightGrid::MinMax,
             &BTreeSet::from([4, 8]),
         );
-        assert_eq!(weights.max_abs, [6.0]);
         for bits in [4, 8] {
+            assert_eq!(weights.codes.of_bits(bits).max_abs, [6.0]);
             let expected: Vec<i8> = [1.0, -4.0, 2.0, -5.0, 3.0, -6.0]
                 .map(|w| WeightGrid::MinMax.code(w, 6.0, bits))
                 .to_vec();

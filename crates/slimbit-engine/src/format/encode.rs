@@ -139,26 +139,26 @@ fn tensors(model: &Model) -> Vec<Tensor<'_>> {
     let Ok(()) = InputColumns::of(model.input()).visit(model.input().tables.len(), &mut tensors);
     for (name, weights) in model.weights() {
         tensors.prefix.clear();
-        let mut magnitudes = weights.max_abs.clone();
-        let count = magnitudes.len();
-        let Ok(()) = tensors.column(&format!("max_abs/{name}"), count, 1, &mut magnitudes);
         let stored = match &weights.codes {
-            Codes::Nested(codes) => vec![("codes".to_owned(), codes)],
+            Codes::Nested(codes) => vec![(String::new(), codes)],
             Codes::MinMax(by_bits) => {
-                let named = by_bits
-                    .iter()
-                    .map(|(bits, codes)| (format!("codes.w{bits}"), codes));
-                named.collect()
+                let named = by_bits.iter();
+                named
+                    .map(|(bits, codes)| (format!(".w{bits}"), codes))
+                    .collect()
             }
         };
-        tensors
-            .list
-            .extend(stored.into_iter().map(|(kind, codes)| Tensor {
-                name: format!("{kind}/{name}"),
+        for (suffix, stored) in stored {
+            let mut magnitudes = stored.max_abs.clone();
+            let (kind, count) = (format!("max_abs{suffix}/{name}"), magnitudes.len());
+            let Ok(()) = tensors.column(&kind, count, 1, &mut magnitudes);
+            tensors.list.push(Tensor {
+                name: format!("codes{suffix}/{name}"),
                 kind: Kind::I8,
                 shape: weights.shape.to_vec(),
-                data: Cow::Borrowed(bytemuck::cast_slice(codes)),
-            }));
+                data: Cow::Borrowed(bytemuck::cast_slice(&stored.codes)),
+            });
+        }
     }
     for (index, point) in model.points().iter().enumerate() {
         tensors.prefix = format!("points/{index}/");

@@ -11,7 +11,7 @@ use super::{FORMAT, VERSION, checksum, checksum_digits, is_reserved};
 use crate::layout::{layouts, weight_shape};
 use crate::mmap::FileBytes;
 use crate::model::weight_bits;
-use crate::{CodeArray, Codes, EngineError, Model, Weights};
+use crate::{ChannelCodes, CodeArray, Codes, EngineError, Model, Weights};
 
 /// Reads and checks a file. Allocates in proportion to the file, whatever the file claims.
 pub(crate) fn read(file: &Arc<FileBytes>) -> Result<Model, EngineError> {
@@ -148,9 +148,20 @@ impl Source<'_> {
         Ok(range)
     }
 
-    fn codes(&mut self, name: String, shape: [usize; 4]) -> Result<CodeArray, EngineError> {
-        let range = self.range(name, Kind::I8, &shape)?;
-        Ok(CodeArray::of_file(self.file.clone(), range))
+    fn codes(
+        &mut self,
+        suffix: &str,
+        stage: &str,
+        shape: [usize; 4],
+    ) -> Result<ChannelCodes, EngineError> {
+        let mut max_abs = Vec::new();
+        let magnitudes = format!("max_abs{suffix}/{stage}");
+        self.column(&magnitudes, shape[0], 1, &mut max_abs)?;
+        let range = self.range(format!("codes{suffix}/{stage}"), Kind::I8, &shape)?;
+        Ok(ChannelCodes {
+            max_abs,
+            codes: CodeArray::of_file(self.file.clone(), range),
+        })
     }
 
     fn weights(
@@ -170,24 +181,17 @@ impl Source<'_> {
                 continue;
             };
             let name = &stage.name;
-            let mut max_abs = Vec::new();
-            self.column(&format!("max_abs/{name}"), shape[0], 1, &mut max_abs)?;
             let codes = if grid == WeightGrid::MinMax {
                 let bits: BTreeSet<u8> = points.iter().map(|&p| weight_bits(stage, p)).collect();
                 let mut by_bits = BTreeMap::new();
                 for bits in bits {
-                    by_bits.insert(bits, self.codes(format!("codes.w{bits}/{name}"), shape)?);
+                    by_bits.insert(bits, self.codes(&format!(".w{bits}"), name, shape)?);
                 }
                 Codes::MinMax(by_bits)
             } else {
-                Codes::Nested(self.codes(format!("codes/{name}"), shape)?)
+                Codes::Nested(self.codes("", name, shape)?)
             };
-            let weights = Weights {
-                shape,
-                max_abs,
-                codes,
-            };
-            all.insert(name.clone(), weights);
+            all.insert(name.clone(), Weights { shape, codes });
         }
         Ok(all)
     }

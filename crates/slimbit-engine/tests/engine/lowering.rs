@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slimbit_engine::{
-    AddTruth, Arithmetic, ChannelRequant, Codes, InputCodes, Layout, Model, OutputQuant,
-    PointModel, StageModel, Weights, code_range, layouts, weight_bits, weight_shape,
+    AddTruth, Arithmetic, ChannelCodes, ChannelRequant, Codes, InputCodes, Layout, Model,
+    OutputQuant, PointModel, StageModel, Weights, code_range, layouts, weight_bits, weight_shape,
 };
 use slimbit_graph::{Activation, Graph, Op, Point, Precision, Range, Stage, StageKind, Width};
 use slimbit_num::{
@@ -137,28 +137,26 @@ fn weights(
             .clone()
             .map(|row| row.iter().fold(0f32, |m, w| m.max(w.abs())))
             .collect();
-        let codes_at = |bits: u8| -> Vec<i8> {
+        let codes_at = |bits: u8| {
             let channels = rows.clone().zip(&max_abs);
-            channels
-                .flat_map(|(row, &m)| row.iter().map(move |&w| grid.code(w, m, bits)))
-                .collect()
+            let codes =
+                channels.flat_map(|(row, &m)| row.iter().map(move |&w| grid.code(w, m, bits)));
+            ChannelCodes {
+                max_abs: max_abs.clone(),
+                codes: codes.collect::<Vec<i8>>().into(),
+            }
         };
         let codes = if grid == WeightGrid::MinMax {
             let bits: BTreeSet<u8> = points.iter().map(|&p| weight_bits(stage, p)).collect();
             Codes::MinMax(
                 bits.into_iter()
-                    .map(|bits| (bits, codes_at(bits).into()))
+                    .map(|bits| (bits, codes_at(bits)))
                     .collect(),
             )
         } else {
-            Codes::Nested(codes_at(8).into())
+            Codes::Nested(codes_at(8))
         };
-        let weights = Weights {
-            shape,
-            max_abs,
-            codes,
-        };
-        all.insert(stage.name.clone(), weights);
+        all.insert(stage.name.clone(), Weights { shape, codes });
     }
     all
 }
