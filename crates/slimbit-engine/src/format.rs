@@ -5,6 +5,7 @@
 
 mod columns;
 mod encode;
+mod nibbles;
 mod read;
 
 use std::io::{self, Write};

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use serde::Serialize;
 
 use super::columns::{Columns, InputColumns, Kind, Number, PointColumns, forms};
-use super::{CHECKSUM_DIGITS, FORMAT, VERSION, checksum, checksum_digits};
+use super::{CHECKSUM_DIGITS, FORMAT, VERSION, checksum, checksum_digits, nibbles};
 use crate::layout::layouts;
 use crate::{Codes, Model};
 
@@ -140,23 +140,33 @@ fn tensors(model: &Model) -> Vec<Tensor<'_>> {
     for (name, weights) in model.weights() {
         tensors.prefix.clear();
         let stored = match &weights.codes {
-            Codes::Nested(codes) => vec![(String::new(), codes)],
+            Codes::Nested(codes) => vec![(String::new(), 8, codes)],
             Codes::MinMax(by_bits) => {
                 let named = by_bits.iter();
                 named
-                    .map(|(bits, codes)| (format!(".w{bits}"), codes))
+                    .map(|(&bits, codes)| (format!(".w{bits}"), bits, codes))
                     .collect()
             }
         };
-        for (suffix, stored) in stored {
+        for (suffix, bits, stored) in stored {
             let mut magnitudes = stored.max_abs.clone();
             let (kind, count) = (format!("max_abs{suffix}/{name}"), magnitudes.len());
             let Ok(()) = tensors.column(&kind, count, 1, &mut magnitudes);
+            let [out, rows, columns, inputs] = weights.shape;
+            let per_channel = rows * columns * inputs;
+            let (kind, shape, data) = if nibbles::stored_bits(bits) == 8 {
+                let data = Cow::Borrowed(bytemuck::cast_slice(&stored.codes));
+                (Kind::I8, weights.shape.to_vec(), data)
+            } else {
+                let data = nibbles::pack(&stored.codes, per_channel, bits);
+                let shape = vec![out, nibbles::stored_bytes(per_channel, bits)];
+                (Kind::U8, shape, Cow::Owned(data))
+            };
             tensors.list.push(Tensor {
                 name: format!("codes{suffix}/{name}"),
-                kind: Kind::I8,
-                shape: weights.shape.to_vec(),
-                data: Cow::Borrowed(bytemuck::cast_slice(&stored.codes)),
+                kind,
+                shape,
+                data,
             });
         }
     }

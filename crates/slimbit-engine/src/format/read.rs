@@ -7,7 +7,7 @@ use slimbit_graph::{Graph, Point, Stage, Width};
 use slimbit_num::WeightGrid;
 
 use super::columns::{Columns, InputColumns, Kind, Number, PointColumns, forms};
-use super::{FORMAT, VERSION, checksum, checksum_digits, is_reserved};
+use super::{FORMAT, VERSION, checksum, checksum_digits, is_reserved, nibbles};
 use crate::layout::{layouts, weight_shape};
 use crate::mmap::FileBytes;
 use crate::model::weight_bits;
@@ -152,16 +152,29 @@ impl Source<'_> {
         &mut self,
         suffix: &str,
         stage: &str,
+        bits: u8,
         shape: [usize; 4],
     ) -> Result<ChannelCodes, EngineError> {
         let mut max_abs = Vec::new();
         let magnitudes = format!("max_abs{suffix}/{stage}");
         self.column(&magnitudes, shape[0], 1, &mut max_abs)?;
-        let range = self.range(format!("codes{suffix}/{stage}"), Kind::I8, &shape)?;
-        Ok(ChannelCodes {
-            max_abs,
-            codes: CodeArray::of_file(self.file.clone(), range),
-        })
+        let name = format!("codes{suffix}/{stage}");
+        let codes = if nibbles::stored_bits(bits) == 8 {
+            let range = self.range(name, Kind::I8, &shape)?;
+            CodeArray::of_file(self.file.clone(), range)
+        } else {
+            let [out, rows, columns, inputs] = shape;
+            let per_channel = rows * columns * inputs;
+            let stored = [out, nibbles::stored_bytes(per_channel, bits)];
+            let range = self.range(name.clone(), Kind::U8, &stored)?;
+            let codes = nibbles::unpack(&self.file[range], per_channel, bits);
+            let damaged = || {
+                let what = "has bits after the last code of a channel";
+                EngineError::damaged(format!("tensor `{name}`"), what)
+            };
+            codes.ok_or_else(damaged)?.into()
+        };
+        Ok(ChannelCodes { max_abs, codes })
     }
 
     fn weights(
@@ -185,11 +198,11 @@ impl Source<'_> {
                 let bits: BTreeSet<u8> = points.iter().map(|&p| weight_bits(stage, p)).collect();
                 let mut by_bits = BTreeMap::new();
                 for bits in bits {
-                    by_bits.insert(bits, self.codes(&format!(".w{bits}"), name, shape)?);
+                    by_bits.insert(bits, self.codes(&format!(".w{bits}"), name, bits, shape)?);
                 }
                 Codes::MinMax(by_bits)
             } else {
-                Codes::Nested(self.codes("", name, shape)?)
+                Codes::Nested(self.codes("", name, 8, shape)?)
             };
             all.insert(name.clone(), Weights { shape, codes });
         }
