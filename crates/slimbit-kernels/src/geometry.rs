@@ -147,6 +147,18 @@ pub struct Border {
 }
 
 impl Border {
+    /// The rows of the map to leave out, and the border that is left, for the windows from `rows`
+    /// further down on.
+    pub(crate) fn below(&self, rows: usize) -> (usize, Border) {
+        let ([top, left], [input_rows, input_cols]) = (self.padding, self.input);
+        let skipped = rows.saturating_sub(top).min(input_rows);
+        let border = Border {
+            padding: [top.saturating_sub(rows), left],
+            input: [input_rows - skipped, input_cols],
+        };
+        (skipped, border)
+    }
+
     /// The rows (`axis` 0) or columns (`axis` 1) of the map inside the window of output `index`.
     pub(crate) fn taps(&self, window: Window, axis: usize, index: usize) -> std::ops::Range<usize> {
         let start = index * window.stride[axis];
@@ -216,5 +228,14 @@ mod tests {
         assert_eq!(border.taps(window, 0, 2), 3..5);
         assert_eq!(border.taps(window, 1, 0), 0..2);
         assert_eq!(border.taps(window, 1, 1), 1..2);
+        for first in 0..4 {
+            let (skipped, below) = border.below(2 * first);
+            for index in 0..3 {
+                let taps = border.taps(window, 0, first + index);
+                let moved = below.taps(window, 0, index);
+                let back = moved.start + skipped..moved.end + skipped;
+                assert!(taps == back || (taps.is_empty() && moved.is_empty()));
+            }
+        }
     }
 }

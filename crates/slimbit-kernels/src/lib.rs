@@ -38,6 +38,9 @@ mod kernels;
 mod map;
 mod peak;
 mod scalar;
+mod split;
+mod team;
+mod threaded;
 
 pub use conv::PackedConv;
 pub use error::KernelError;
@@ -46,3 +49,5 @@ pub use isa::Isa;
 pub use kernels::Kernels;
 pub use map::{Map, MapMut, SLACK};
 pub use peak::peak;
+pub use team::Team;
+pub use threaded::Threaded;

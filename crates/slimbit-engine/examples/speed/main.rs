@@ -65,7 +65,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let points = [arguments.point];
-    let model = Arc::new(lowering::lower(graph, WeightGrid::Nested, &points, &mut rng));
+    let model = Arc::new(lowering::lower(
+        graph,
+        WeightGrid::Nested,
+        &points,
+        &mut rng,
+    ));
     let mut session = Session::new(model.clone(), arguments.point)?;
     let image = lowering::image(&model, 2);
     for _ in 0..arguments.repeat.div_ceil(10) {

@@ -331,42 +331,6 @@ fn every_depthwise_tail() {
     }
 }
 
-#[test]
-fn a_band_of_rows_is_a_part_of_the_whole() {
-    let geometry = ConvGeometry {
-        kernel: [3, 3],
-        stride: [2, 2],
-        ..map(5, 4, 6, 9)
-    };
-    let noise = &mut Noise(11);
-    let weights: Vec<i8> = (0..9 * 9 * 6).map(|_| noise.next() as i8).collect();
-    let requant = vec![
-        Requant {
-            m: 1,
-            c: 100 << 9,
-            k: 9
-        };
-        9
-    ];
-    let input = Codes::input([11, 9, 6], 0, || noise.next() as u8);
-    for kernels in levels().into_iter().chain([scalar()]) {
-        let conv = kernels
-            .pack_conv(geometry, &weights, &requant, Clip::unsigned(8))
-            .unwrap();
-        let mut whole = Codes::output([5, 4, 9], 0);
-        kernels.conv(&conv, input.map(), whole.map_mut());
-        let mut bands = Codes::output([5, 4, 9], 0);
-        for (start, rows) in [(0, 2), (2, 3)] {
-            let mut from = input.map();
-            from.data = &from.data[2 * start * from.row_stride..];
-            let mut to = bands.map_mut();
-            to.data = &mut to.data[start * to.row_stride..];
-            kernels.conv_rows(&conv, rows, from, to);
-        }
-        assert_eq!(whole.data, bands.data, "{}", kernels.isa());
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 

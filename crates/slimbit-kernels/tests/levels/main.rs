@@ -4,6 +4,7 @@ mod bounds;
 mod conv;
 mod pointwise;
 mod pooling;
+mod threads;
 
 use slimbit_kernels::{Isa, Kernels, Map, MapMut, SLACK};
 
