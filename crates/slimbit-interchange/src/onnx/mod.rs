@@ -1,0 +1,12 @@
+//! ONNX files, read and written without a protobuf compiler.
+//!
+//! [`export_float`] writes a float [`Network`](crate::Network), [`export_qdq`] one point of a
+//! `.slim` model in the quantise-dequantise form that ONNX Runtime and OpenVINO execute in 8 bits.
+
+mod float;
+mod proto;
+mod qdq;
+mod writer;
+
+pub use float::{FloatOptions, export_float};
+pub use qdq::{QdqExport, QdqOptions, export_qdq};
