@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use slimbit_graph::GraphError;
 
+use crate::names::Mismatch;
+
 /// What can go wrong between a foreign file and a [`Network`](crate::Network).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -28,6 +30,22 @@ pub enum ImportError {
         at: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// A checkpoint that only running its code could load.
+    Refused {
+        /// The Python name, or the part of the file, that asks for it.
+        global: String,
+        /// What it is.
+        why: String,
+    },
+    /// Tensors that are not those of the architecture.
+    Mismatch(Box<Mismatch>),
+    /// Tensors from which no single architecture follows.
+    Architecture {
+        /// Why not.
+        what: String,
+        /// The names to choose from.
+        known: String,
     },
     /// The graph itself.
     Graph(GraphError),
@@ -62,6 +80,17 @@ impl fmt::Display for ImportError {
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Damaged { at, what } => write!(f, "{at}: {what}; the file is damaged"),
             Self::Invalid { at, what } => write!(f, "{at}: {what}"),
+            Self::Refused { global, why } => write!(
+                f,
+                "`{global}` {why}, and slimbit never runs code from a checkpoint; save the weights \
+                 alone, with `torch.save(model.state_dict(), path)` or as safetensors"
+            ),
+            Self::Mismatch(mismatch) => write!(f, "{mismatch}"),
+            Self::Architecture { what, known } => write!(
+                f,
+                "the checkpoint does not say what network it is: {what}; pass --arch with one of \
+                 {known}"
+            ),
             Self::Graph(error) => write!(f, "network description: {error}"),
         }
     }

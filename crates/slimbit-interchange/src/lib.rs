@@ -5,8 +5,11 @@
 //! statistics. Nothing in this crate executes code that a file brings along.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 mod error;
+pub mod names;
 mod network;
+pub mod onnx;
 
 pub use error::ImportError;
 pub use network::{Network, Norms};

@@ -1,0 +1,593 @@
+use std::collections::BTreeMap;
+
+use super::{Global, Heap, Object, StorageRef, TensorRef, Value};
+use crate::ImportError;
+
+/// Instructions after which a pickle is taken for hostile: the largest checkpoints have thousands of
+/// tensors and some forty instructions for each. Each instruction takes a bounded amount of memory
+/// besides the bytes that it copies from the file.
+const MAX_INSTRUCTIONS: usize = 1 << 22;
+
+/// Longest name of a storage; real ones are numbers. Storages copy it, so that it must be short.
+const MAX_KEY: usize = 256;
+
+/// What one pickle holds.
+#[derive(Debug)]
+pub(in crate::checkpoint) struct Loaded {
+    pub(in crate::checkpoint) heap: Heap,
+    pub(in crate::checkpoint) root: Value,
+    /// First byte after the pickle.
+    pub(in crate::checkpoint) end: usize,
+}
+
+/// Reads the pickle that begins at `bytes[start]`.
+///
+/// # Errors
+/// [`ImportError::Refused`] for a Python name that is not in the list, [`ImportError::Damaged`] with
+/// the byte for all else.
+pub(in crate::checkpoint) fn load(bytes: &[u8], start: usize) -> Result<Loaded, ImportError> {
+    let mut machine = Machine {
+        bytes,
+        at: start,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: BTreeMap::new(),
+        heap: Heap::default(),
+        copies_left: bytes.len(),
+    };
+    for _ in 0..MAX_INSTRUCTIONS {
+        if let Some(root) = machine.step()? {
+            return Ok(Loaded {
+                heap: machine.heap,
+                root,
+                end: machine.at,
+            });
+        }
+    }
+    Err(machine.fault(format!(
+        "more than {MAX_INSTRUCTIONS} instructions, which no dictionary of tensors needs"
+    )))
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Value>,
+    /// Heights of the stack at the open marks.
+    marks: Vec<usize>,
+    memo: BTreeMap<u64, Value>,
+    heap: Heap,
+    /// Items that calls may still copy: a file in which each is copied once has at least that many
+    /// bytes.
+    copies_left: usize,
+}
+
+impl<'a> Machine<'a> {
+    /// Executes one instruction; gives the result where it was the last.
+    fn step(&mut self) -> Result<Option<Value>, ImportError> {
+        let [opcode] = self.take()?;
+        match opcode {
+            opcode::PROTO => {
+                let [version] = self.take()?;
+                if !(2..=5).contains(&version) {
+                    return Err(self.fault(format!("pickle protocol {version}, wanted 2 to 5")));
+                }
+            }
+            opcode::FRAME => {
+                self.take::<8>()?;
+            }
+            opcode::STOP => {
+                let root = self.pop()?;
+                return Ok(Some(root));
+            }
+            opcode::MARK => self.marks.push(self.stack.len()),
+            opcode::POP => {
+                if self.marks.last() == Some(&self.stack.len()) {
+                    self.marks.pop();
+                } else {
+                    self.pop()?;
+                }
+            }
+            opcode::POP_MARK => {
+                self.pop_to_mark()?;
+            }
+            opcode::DUP => {
+                let top = self.top()?;
+                self.stack.push(top);
+            }
+            opcode::NONE => self.stack.push(Value::None),
+            opcode::NEWTRUE | opcode::NEWFALSE => self.stack.push(Value::Bool),
+            opcode::BININT | opcode::BININT1 | opcode::BININT2 | opcode::LONG1 | opcode::LONG4 => {
+                let value = self.integer(opcode)?;
+                self.stack.push(Value::Int(value));
+            }
+            opcode::BINFLOAT => {
+                self.take::<8>()?;
+                self.stack.push(Value::Float);
+            }
+            opcode::SHORT_BINSTRING
+            | opcode::BINSTRING
+            | opcode::SHORT_BINUNICODE
+            | opcode::BINUNICODE
+            | opcode::BINUNICODE8 => {
+                let text = self.string(opcode)?;
+                self.push(Object::Text(text));
+            }
+            opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 | opcode::BYTEARRAY8 => {
+                self.counted(opcode)?;
+                self.push(Object::Bytes);
+            }
+            opcode::EMPTY_TUPLE | opcode::EMPTY_LIST | opcode::EMPTY_SET => {
+                self.push(Object::Sequence(Vec::new()));
+            }
+            opcode::TUPLE | opcode::LIST | opcode::FROZENSET => {
+                let items = self.pop_to_mark()?;
+                self.push(Object::Sequence(items));
+            }
+            opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 => {
+                let count = usize::from(opcode - opcode::TUPLE1) + 1;
+                let mut items = Vec::with_capacity(count);
+                for _ in 0..count {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                self.push(Object::Sequence(items));
+            }
+            opcode::APPEND => {
+                let item = self.pop()?;
+                self.extend_sequence(vec![item])?;
+            }
+            opcode::APPENDS | opcode::ADDITEMS => {
+                let items = self.pop_to_mark()?;
+                self.extend_sequence(items)?;
+            }
+            opcode::EMPTY_DICT => self.push(Object::Dict(Vec::new())),
+            opcode::DICT => {
+                let items = self.pop_to_mark()?;
+                self.push(Object::Dict(Vec::new()));
+                self.extend_dict(&items)?;
+            }
+            opcode::SETITEM => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.extend_dict(&[key, value])?;
+            }
+            opcode::SETITEMS => {
+                let items = self.pop_to_mark()?;
+                self.extend_dict(&items)?;
+            }
+            opcode::BINPUT | opcode::LONG_BINPUT => {
+                let index = self.length(opcode)?;
+                let top = self.top()?;
+                self.memo.insert(index, top);
+            }
+            opcode::MEMOIZE => {
+                let top = self.top()?;
+                self.memo.insert(self.memo.len() as u64, top);
+            }
+            opcode::BINGET | opcode::LONG_BINGET => {
+                let index = self.length(opcode)?;
+                let Some(&value) = self.memo.get(&index) else {
+                    return Err(self.fault(format!("memo {index} was never filled")));
+                };
+                self.stack.push(value);
+            }
+            opcode::GLOBAL => {
+                let (module, name) = (self.line()?, self.line()?);
+                let global = Global::resolve(module, name)?;
+                self.push(Object::Global(global));
+            }
+            opcode::STACK_GLOBAL => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Some(module), Some(name)) = (self.heap.text(module), self.heap.text(name))
+                else {
+                    return Err(self.fault("a global's name is no string"));
+                };
+                let global = Global::resolve(module, name)?;
+                self.push(Object::Global(global));
+            }
+            opcode::REDUCE | opcode::NEWOBJ => {
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                let value = self.call(callable, arguments)?;
+                self.stack.push(value);
+            }
+            opcode::BUILD => {
+                // Attributes of a dictionary or tensor (such as `_metadata`) are not weights.
+                self.pop()?;
+                let top = self.top()?;
+                let plain = self.heap.object(top);
+                if !matches!(plain, Some(Object::Dict(_) | Object::Tensor(_))) {
+                    return Err(self.fault("attributes of something that has none"));
+                }
+            }
+            opcode::BINPERSID => {
+                let id = self.pop()?;
+                let storage = self.storage(id)?;
+                self.push(Object::Storage(storage));
+            }
+            other => {
+                return Err(self.fault(format!(
+                    "opcode 0x{other:02x}, which no dictionary of tensors needs"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What `callable(*arguments)` would give.
+    fn call(&mut self, callable: Value, arguments: Value) -> Result<Value, ImportError> {
+        let Some(&Object::Global(global)) = self.heap.object(callable) else {
+            return Err(self.fault("a call of something that is no function"));
+        };
+        let Some(arguments) = self.heap.sequence(arguments) else {
+            return Err(self.fault("a call without a tuple of arguments"));
+        };
+        match (global, arguments) {
+            (Global::OrderedDict, []) => Ok(self.heap.add(Object::Dict(Vec::new()))),
+            // Python 2 writes the items as a list of pairs.
+            (Global::OrderedDict, &[pairs]) => {
+                let pairs = self.heap.sequence(pairs).unwrap_or_default();
+                let pair = |&pair: &Value| match self.heap.sequence(pair) {
+                    Some(&[key, value]) => Some((key, value)),
+                    _ => None,
+                };
+                let Some(left) = self.copies_left.checked_sub(pairs.len()) else {
+                    return Err(self.fault("the same items are copied again and again"));
+                };
+                let Some(items) = pairs.iter().map(pair).collect() else {
+                    return Err(self.fault("an OrderedDict of something other than pairs"));
+                };
+                self.copies_left = left;
+                Ok(self.heap.add(Object::Dict(items)))
+            }
+            (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
+                let Some(Object::Storage(storage)) = self.heap.object(storage) else {
+                    return Err(self.fault("a tensor without a storage"));
+                };
+                let parts = (
+                    Heap::count(offset),
+                    self.heap.counts(shape),
+                    self.heap.counts(strides),
+                );
+                let (Some(offset), Some(shape), Some(strides)) = parts else {
+                    return Err(self.fault("a tensor whose offset, shape or strides are no counts"));
+                };
+                let tensor = TensorRef {
+                    storage: storage.clone(),
+                    offset,
+                    shape,
+                    strides,
+                };
+                Ok(self.heap.add(Object::Tensor(tensor)))
+            }
+            (Global::RebuildParameter, &[data, ..]) => Ok(data),
+            (global, arguments) => Err(self.fault(format!(
+                "{global:?} called with {} arguments",
+                arguments.len()
+            ))),
+        }
+    }
+
+    /// Reads `("storage", type, key, location, elements[, view])`.
+    fn storage(&self, id: Value) -> Result<StorageRef, ImportError> {
+        let items = self.heap.sequence(id).unwrap_or_default();
+        let &[kind, dtype, key, _, elements, ref view @ ..] = items else {
+            return Err(self.fault("a persistent id that is no storage"));
+        };
+        match self.heap.text(kind) {
+            Some("storage") => {}
+            Some("module") => {
+                return Err(ImportError::Refused {
+                    global: "module".to_owned(),
+                    why: "is a whole pickled module with its source code".to_owned(),
+                });
+            }
+            _ => return Err(self.fault("a persistent id that is no storage")),
+        }
+        let (Some(&Object::Global(Global::Storage(dtype))), Some(key), Some(elements)) = (
+            self.heap.object(dtype),
+            self.heap.text(key),
+            Heap::count(elements),
+        ) else {
+            return Err(self.fault("a storage without type, name or size"));
+        };
+        if key.len() > MAX_KEY {
+            return Err(self.fault(format!("a storage's name of {} bytes", key.len())));
+        }
+        let part = match view {
+            [] | [Value::None] => [0, elements],
+            &[view] => match self.heap.sequence(view) {
+                Some(&[_, offset, size]) => match (Heap::count(offset), Heap::count(size)) {
+                    (Some(offset), Some(size)) => [offset, size],
+                    _ => return Err(self.fault("a storage's view without offset or size")),
+                },
+                _ => return Err(self.fault("a storage's view that is no triple")),
+            },
+            _ => return Err(self.fault("a persistent id with too many parts")),
+        };
+        Ok(StorageRef {
+            dtype,
+            key: key.to_owned(),
+            elements,
+            part,
+        })
+    }
+
+    fn integer(&mut self, opcode: u8) -> Result<i128, ImportError> {
+        Ok(match opcode {
+            opcode::BININT => i128::from(i32::from_le_bytes(self.take()?)),
+            opcode::BININT1 => i128::from(u8::from_le_bytes(self.take()?)),
+            opcode::BININT2 => i128::from(u16::from_le_bytes(self.take()?)),
+            _ => {
+                let digits = self.counted(opcode)?;
+                if digits.len() > 16 {
+                    let what = format!("an integer of {} bytes", digits.len());
+                    return Err(self.fault(what));
+                }
+                let negative = digits.last().is_some_and(|&byte| byte & 0x80 != 0);
+                let mut wide = [if negative { 0xff } else { 0 }; 16];
+                wide[..digits.len()].copy_from_slice(digits);
+                i128::from_le_bytes(wide)
+            }
+        })
+    }
+
+    fn string(&mut self, opcode: u8) -> Result<String, ImportError> {
+        let bytes = self.counted(opcode)?;
+        match str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            // Python 2 strings are bytes; names beyond ASCII are not to be expected.
+            Err(_) => Err(self.fault("a string that is no UTF-8")),
+        }
+    }
+
+    /// The count that an opcode is followed by; for the memo's, its index.
+    fn length(&mut self, opcode: u8) -> Result<u64, ImportError> {
+        Ok(match opcode {
+            opcode::LONG1
+            | opcode::SHORT_BINSTRING
+            | opcode::SHORT_BINUNICODE
+            | opcode::SHORT_BINBYTES
+            | opcode::BINPUT
+            | opcode::BINGET => u64::from(u8::from_le_bytes(self.take()?)),
+            opcode::BINUNICODE8 | opcode::BINBYTES8 | opcode::BYTEARRAY8 => {
+                u64::from_le_bytes(self.take()?)
+            }
+            _ => u64::from(u32::from_le_bytes(self.take()?)),
+        })
+    }
+
+    /// As many bytes as the count before them says.
+    fn counted(&mut self, opcode: u8) -> Result<&'a [u8], ImportError> {
+        let count = self.length(opcode)?;
+        let left = &self.bytes[self.at..];
+        match usize::try_from(count)
+            .ok()
+            .and_then(|count| left.split_at_checked(count))
+        {
+            Some((taken, _)) => {
+                self.at += taken.len();
+                Ok(taken)
+            }
+            None => Err(self.fault(format!("{count} bytes where {} are left", left.len()))),
+        }
+    }
+
+    fn line(&mut self) -> Result<&'a str, ImportError> {
+        let left = &self.bytes[self.at..];
+        let end = left.iter().position(|&byte| byte == b'\n');
+        let line = end.and_then(|end| str::from_utf8(&left[..end]).ok());
+        let Some(line) = line else {
+            return Err(self.fault("a name without an end, or no UTF-8"));
+        };
+        self.at += line.len() + 1;
+        Ok(line)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], ImportError> {
+        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(&taken) => {
+                self.at += N;
+                Ok(taken)
+            }
+            None => Err(self.fault("ends too early")),
+        }
+    }
+
+    fn push(&mut self, object: Object) {
+        let value = self.heap.add(object);
+        self.stack.push(value);
+    }
+
+    fn top(&self) -> Result<Value, ImportError> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        match self.stack.last() {
+            Some(&top) if self.stack.len() > floor => Ok(top),
+            _ => Err(self.fault("takes more from the stack than there is")),
+        }
+    }
+
+    fn pop(&mut self) -> Result<Value, ImportError> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value>, ImportError> {
+        match self.marks.pop() {
+            Some(mark) => Ok(self.stack.split_off(mark)),
+            None => Err(self.fault("goes back to a mark that was never set")),
+        }
+    }
+
+    fn extend_sequence(&mut self, items: Vec<Value>) -> Result<(), ImportError> {
+        let target = self.top()?;
+        match self.heap.object_mut(target) {
+            Some(Object::Sequence(sequence)) => {
+                sequence.extend(items);
+                Ok(())
+            }
+            _ => Err(self.fault("items for something that is no list")),
+        }
+    }
+
+    fn extend_dict(&mut self, items: &[Value]) -> Result<(), ImportError> {
+        let target = self.top()?;
+        let (pairs, rest) = items.as_chunks::<2>();
+        match self.heap.object_mut(target) {
+            Some(Object::Dict(dict)) if rest.is_empty() => {
+                dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+                Ok(())
+            }
+            _ => Err(self.fault("items for something that is no dictionary")),
+        }
+    }
+
+    fn fault(&self, what: impl Into<String>) -> ImportError {
+        ImportError::damaged(format!("pickle at byte {}", self.at), what)
+    }
+}
+
+/// The opcodes of Python's `pickletools`, by its names.
+mod opcode {
+    pub(super) const MARK: u8 = b'(';
+    pub(super) const EMPTY_TUPLE: u8 = b')';
+    pub(super) const STOP: u8 = b'.';
+    pub(super) const POP: u8 = b'0';
+    pub(super) const POP_MARK: u8 = b'1';
+    pub(super) const DUP: u8 = b'2';
+    pub(super) const BINBYTES: u8 = b'B';
+    pub(super) const SHORT_BINBYTES: u8 = b'C';
+    pub(super) const BINFLOAT: u8 = b'G';
+    pub(super) const BININT: u8 = b'J';
+    pub(super) const BININT1: u8 = b'K';
+    pub(super) const BININT2: u8 = b'M';
+    pub(super) const NONE: u8 = b'N';
+    pub(super) const BINPERSID: u8 = b'Q';
+    pub(super) const REDUCE: u8 = b'R';
+    pub(super) const BINSTRING: u8 = b'T';
+    pub(super) const SHORT_BINSTRING: u8 = b'U';
+    pub(super) const BINUNICODE: u8 = b'X';
+    pub(super) const EMPTY_LIST: u8 = b']';
+    pub(super) const APPEND: u8 = b'a';
+    pub(super) const BUILD: u8 = b'b';
+    pub(super) const GLOBAL: u8 = b'c';
+    pub(super) const DICT: u8 = b'd';
+    pub(super) const APPENDS: u8 = b'e';
+    pub(super) const BINGET: u8 = b'h';
+    pub(super) const LONG_BINGET: u8 = b'j';
+    pub(super) const LIST: u8 = b'l';
+    pub(super) const BINPUT: u8 = b'q';
+    pub(super) const LONG_BINPUT: u8 = b'r';
+    pub(super) const SETITEM: u8 = b's';
+    pub(super) const TUPLE: u8 = b't';
+    pub(super) const SETITEMS: u8 = b'u';
+    pub(super) const EMPTY_DICT: u8 = b'}';
+    pub(super) const PROTO: u8 = 0x80;
+    pub(super) const NEWOBJ: u8 = 0x81;
+    pub(super) const TUPLE1: u8 = 0x85;
+    pub(super) const TUPLE2: u8 = 0x86;
+    pub(super) const TUPLE3: u8 = 0x87;
+    pub(super) const NEWTRUE: u8 = 0x88;
+    pub(super) const NEWFALSE: u8 = 0x89;
+    pub(super) const LONG1: u8 = 0x8a;
+    pub(super) const LONG4: u8 = 0x8b;
+    pub(super) const SHORT_BINUNICODE: u8 = 0x8c;
+    pub(super) const BINUNICODE8: u8 = 0x8d;
+    pub(super) const BINBYTES8: u8 = 0x8e;
+    pub(super) const EMPTY_SET: u8 = 0x8f;
+    pub(super) const ADDITEMS: u8 = 0x90;
+    pub(super) const FROZENSET: u8 = 0x91;
+    pub(super) const STACK_GLOBAL: u8 = 0x93;
+    pub(super) const MEMOIZE: u8 = 0x94;
+    pub(super) const FRAME: u8 = 0x95;
+    pub(super) const BYTEARRAY8: u8 = 0x96;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(bytes: &[u8]) -> String {
+        load(bytes, 0).unwrap_err().to_string()
+    }
+
+    /// `pickle.dumps({'a': [1, -2, 300], 'b': (None, True)}, protocol=2)` and `protocol=4`.
+    #[test]
+    fn python_containers_are_read_in_both_dialects() {
+        let two = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01]q\x02(K\x01J\xfe\xff\xff\xffM,\x01eX\x01\x00\x00\x00bq\x03N\x88\x86q\x04u.";
+        let four = b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01J\xfe\xff\xff\xffM,\x01e\x8c\x01b\x94N\x88\x86\x94u.";
+        for bytes in [&two[..], &four[..]] {
+            let Loaded { heap, root, end } = load(bytes, 0).unwrap();
+            assert_eq!(end, bytes.len());
+            let [(a, list), (b, pair)] = heap.dict(root).unwrap() else {
+                panic!("{heap:?}")
+            };
+            assert_eq!((heap.text(*a), heap.text(*b)), (Some("a"), Some("b")));
+            let numbers = [1, -2, 300].map(Value::Int);
+            assert_eq!(heap.sequence(*list), Some(&numbers[..]));
+            assert_eq!(heap.sequence(*pair), Some(&[Value::None, Value::Bool][..]));
+        }
+    }
+
+    #[test]
+    fn long_integers_keep_their_sign() {
+        let value = |bytes: &[u8]| load(bytes, 0).unwrap().root;
+        assert_eq!(value(b"\x80\x02\x8a\x01\xff."), Value::Int(-1));
+        assert_eq!(value(b"\x80\x02\x8a\x02\xff\x00."), Value::Int(255));
+        assert_eq!(value(b"\x80\x02\x8a\x00."), Value::Int(0));
+    }
+
+    #[test]
+    fn a_call_of_anything_else_is_refused_before_its_arguments_are_read() {
+        // `os.system("true")`.
+        let text = fault(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.");
+        assert!(
+            text.contains("`os.system`") && text.contains("never"),
+            "{text}"
+        );
+        let text = fault(b"\x80\x04\x8c\x02os\x8c\x06system\x93.");
+        assert!(text.contains("`os.system`"), "{text}");
+    }
+
+    #[test]
+    fn malformed_programs_give_errors() {
+        for bytes in [
+            &b""[..],
+            b"\x80",
+            b"\x80\x07.",
+            b".",
+            b"t.",
+            b"(.",
+            b"\x80\x02h\x05.",
+            b"\x80\x02Na.",
+            b"\x80\x02}K\x01K\x02K\x03(u.",
+            b"\x80\x02(K\x01d.",
+            b"\x80\x02X\xff\xff\xff\xffab.",
+            b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xffab.",
+            b"\x80\x02\x8b\xff\xff\xff\x7fab.",
+            b"\x80\x02cno end",
+            b"\x80\x02N)R.",
+            b"\x80\x02ccollections\nOrderedDict\nNR.",
+            b"\x80\x02ccollections\nOrderedDict\n]N\x61\x85R.",
+            b"\x80\x02NQ.",
+            b"\x80\x02NNb.",
+            b"\x80\x02\x82\x01.",
+        ] {
+            let text = fault(bytes);
+            assert!(text.contains("pickle at byte"), "{bytes:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_holds_itself_is_no_trouble() {
+        let loaded = load(b"\x80\x02]q\x00h\x00a.", 0).unwrap();
+        assert_eq!(loaded.heap.sequence(loaded.root), Some(&[loaded.root][..]));
+    }
+
+    #[test]
+    fn endless_programs_are_cut_off() {
+        let text = fault(&vec![b'N'; MAX_INSTRUCTIONS + 1]);
+        assert!(text.contains("instructions"), "{text}");
+    }
+}
