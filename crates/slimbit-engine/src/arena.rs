@@ -96,6 +96,7 @@ pub fn largest_live_set(lifetimes: &[Lifetime]) -> usize {
 }
 
 /// The block itself: aligned, and zero at first.
+#[derive(Default)]
 pub(crate) struct Arena {
     memory: Vec<u8>,
     range: Range<usize>,

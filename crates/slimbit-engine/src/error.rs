@@ -60,6 +60,13 @@ pub enum EngineError {
     },
     /// An instruction set that this processor does not have.
     Isa(KernelError),
+    /// Threads that the operating system refused to start.
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// Why.
+        source: io::Error,
+    },
     /// A model that needs more memory than there is.
     Memory {
         /// Bytes asked for.
@@ -124,6 +131,9 @@ impl fmt::Display for EngineError {
                 "an image of {found} bytes; this model takes {wanted} (rows · columns · channels)"
             ),
             Self::Isa(error) => write!(f, "{error}; leave SLIMBIT_ISA unset to use the best"),
+            Self::Threads { threads, source } => {
+                write!(f, "{threads} threads: {source}; ask for fewer")
+            }
             Self::Memory { bytes } => write!(
                 f,
                 "{bytes} bytes for activations are more than there is; use a narrower point"
@@ -136,7 +146,7 @@ impl fmt::Display for EngineError {
 impl std::error::Error for EngineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::Threads { source, .. } => Some(source),
             Self::Graph(error) => Some(error),
             Self::Isa(error) => Some(error),
             _ => None,

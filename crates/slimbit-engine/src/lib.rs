@@ -20,12 +20,14 @@
 #![deny(unsafe_code)]
 
 mod arena;
+mod batch;
 mod error;
 mod form;
 mod format;
 mod layout;
 mod mmap;
 mod model;
+mod outputs;
 mod plan;
 pub mod prove;
 pub mod reference;
@@ -35,14 +37,16 @@ mod validate;
 mod weights;
 
 pub use arena::{ALIGNMENT, Lifetime, Placement, largest_live_set, place};
+pub use batch::Batch;
 pub use error::EngineError;
 pub use layout::{Layout, layouts, weight_shape};
 pub use model::{
     AddTruth, Arithmetic, ChannelRequant, InputCodes, Model, OutputQuant, PointModel, StageModel,
     weight_bits,
 };
+pub use outputs::{Outputs, WideTensor};
 pub use plan::{Plan, StagePlan};
-pub use session::{Outputs, Session, WideTensor};
+pub use session::Session;
 pub use trace::{Difference, StageTrace, Trace};
 pub use validate::code_range;
 pub use weights::{ChannelCodes, CodeArray, Codes, Weights};

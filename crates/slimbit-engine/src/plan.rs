@@ -4,9 +4,10 @@ mod build;
 mod step;
 mod tensor;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use slimbit_graph::Point;
 use slimbit_kernels::{Isa, Kernels};
@@ -14,7 +15,7 @@ use slimbit_kernels::{Isa, Kernels};
 pub(crate) use step::{Memory, Step};
 pub(crate) use tensor::Tensor;
 
-use crate::{EngineError, Layout, Lifetime, Model, OutputQuant};
+use crate::{EngineError, Layout, Lifetime, Model, OutputQuant, largest_live_set};
 
 /// One point of a model, made ready for one instruction set. Immutable; sessions share it.
 #[derive(Debug)]
@@ -79,6 +80,18 @@ impl Plan {
         self.arena_bytes
     }
 
+    /// Bytes of the tensors that are alive at the busiest stage, their codes alone: what
+    /// [`arena_bytes`](Plan::arena_bytes) has to be compared with, which adds borders for the
+    /// padding, slack for whole vectors, and gaps.
+    pub fn live_bytes(&self) -> usize {
+        let tensors = self.tensors.iter().zip(&self.lifetimes);
+        let codes = tensors.map(|(tensor, lifetime)| Lifetime {
+            bytes: tensor.layout.elements(),
+            ..*lifetime
+        });
+        largest_live_set(&codes.collect::<Vec<_>>())
+    }
+
     /// Bytes of packed weights, rescaling constants and tables, which sessions share.
     pub fn packed_bytes(&self) -> usize {
         self.stages.iter().map(StagePlan::packed_bytes).sum()
@@ -122,9 +135,12 @@ impl StagePlan {
     }
 }
 
-/// The plans of a model that some session still uses.
+/// The plans of a model that some session still uses, by point and instruction set.
 #[derive(Default)]
-pub(crate) struct PlanCache(Mutex<Vec<(usize, Weak<Plan>)>>);
+pub(crate) struct PlanCache(Mutex<BTreeMap<(usize, Isa), Slot>>);
+
+/// Locked while its plan is made, so that only those who want the same plan wait for it.
+type Slot = Arc<Mutex<Weak<Plan>>>;
 
 impl PlanCache {
     /// The plan of the point with this index; made at most once at a time for all sessions.
@@ -134,18 +150,23 @@ impl PlanCache {
         point: usize,
         kernels: &Kernels,
     ) -> Result<Arc<Plan>, EngineError> {
-        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|(_, plan)| plan.strong_count() > 0);
-        let mut alive = plans.iter().filter(|(at, _)| *at == point);
-        let found =
-            alive.find_map(|(_, plan)| plan.upgrade().filter(|plan| plan.isa == kernels.isa()));
-        if let Some(plan) = found {
+        let slot = lock(&self.0)
+            .entry((point, kernels.isa()))
+            .or_default()
+            .clone();
+        let mut held = lock(&slot);
+        if let Some(plan) = held.upgrade() {
             return Ok(plan);
         }
         let plan = Arc::new(build::plan(model, point, kernels)?);
-        plans.push((point, Arc::downgrade(&plan)));
+        *held = Arc::downgrade(&plan);
         Ok(plan)
     }
+}
+
+/// What a panic leaves behind under these locks is whole: an entry or a plan is there, or not.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for PlanCache {

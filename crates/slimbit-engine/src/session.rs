@@ -2,28 +2,34 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use slimbit_graph::Point;
-use slimbit_kernels::{Isa, Kernels};
+use slimbit_kernels::{Isa, Kernels, Team, Threaded};
 
 use crate::arena::Arena;
-use crate::plan::{Memory, Place, Plan, PlannedOutput, StagePlan};
-use crate::{EngineError, Layout, Model, OutputQuant, StageTrace, Trace};
+use crate::batch::{Batch, Split};
+use crate::plan::{Memory, Place, Plan, StagePlan, Tensor};
+use crate::{EngineError, Model, Outputs, StageTrace, Trace};
 
-/// A model at one point, with memory of its own: what a thread runs images on.
+/// A model at one point, with memory and threads of its own: what images are run on.
 ///
 /// All memory is taken when the session is made or moves to a point for the first time.
 /// [`Session::run`] allocates nothing, and nothing but an image of the wrong size makes it fail.
+/// The bytes that come out are the same for every instruction set and number of threads.
 pub struct Session {
     model: Arc<Model>,
     kernels: &'static Kernels,
+    team: Team,
     /// The plans that this session has used, by the index of their point.
     plans: Vec<Option<Arc<Plan>>>,
     plan: Arc<Plan>,
-    arena: Arena,
-    wide: Vec<i32>,
+    /// The index of the plan's point.
+    index: usize,
+    /// One to run images in turn, more to run several of a batch at once.
+    slots: Vec<Slot>,
 }
 
 impl Session {
-    /// A session on the best instruction set, or on the one that `SLIMBIT_ISA` names.
+    /// A session on one thread, on the best instruction set, or on the one that `SLIMBIT_ISA`
+    /// names.
     ///
     /// # Errors
     /// [`EngineError::Point`], [`EngineError::Isa`], [`EngineError::Memory`], or
@@ -33,7 +39,21 @@ impl Session {
         Self::with_kernels(model, point, kernels)
     }
 
-    /// A session on a given instruction set.
+    /// As [`Session::new`], on several threads: see [`Session::set_threads`].
+    ///
+    /// # Errors
+    /// As [`Session::new`], and [`EngineError::Threads`].
+    pub fn with_threads(
+        model: Arc<Model>,
+        point: Point,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        let mut session = Self::new(model, point)?;
+        session.set_threads(threads)?;
+        Ok(session)
+    }
+
+    /// A session on one thread and a given instruction set.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -51,18 +71,33 @@ impl Session {
         let plan = model.plans().get(&model, index, kernels)?;
         let mut plans = vec![None; model.points().len()];
         plans[index] = Some(plan.clone());
-        let arena = Arena::new(plan.arena_bytes)?;
-        let wide = vec![0; plan.wide_len];
-        let mut session = Self {
+        let mut slot = Slot::default();
+        slot.prepare(index, &plan)?;
+        Ok(Self {
             model,
             kernels,
+            team: Team::solo(),
             plans,
             plan,
-            arena,
-            wide,
-        };
-        session.fill_borders();
-        Ok(session)
+            index,
+            slots: vec![slot],
+        })
+    }
+
+    /// Shares every operator between this many threads from now on: the calling one, and others
+    /// that spin for a few microseconds between operators, sleep between images and end with the
+    /// session. More threads than processors make it slower.
+    ///
+    /// # Errors
+    /// [`EngineError::Threads`]; the session then keeps the threads that it had.
+    pub fn set_threads(&mut self, threads: usize) -> Result<(), EngineError> {
+        let threads = threads.max(1);
+        if threads != self.team.threads() {
+            self.team =
+                Team::new(threads).map_err(|source| EngineError::Threads { threads, source })?;
+            self.slots.truncate(threads);
+        }
+        Ok(())
     }
 
     /// Moves to another point of the model. The second visit to a point packs nothing.
@@ -75,15 +110,9 @@ impl Session {
             Some(plan) => plan.clone(),
             None => self.model.plans().get(&self.model, index, self.kernels)?,
         };
-        if self.arena.len() < plan.arena_bytes {
-            self.arena = Arena::new(plan.arena_bytes)?;
-        }
-        if self.wide.len() < plan.wide_len {
-            self.wide.resize(plan.wide_len, 0);
-        }
+        self.slots[0].prepare(index, &plan)?;
         self.plans[index] = Some(plan.clone());
-        self.plan = plan;
-        self.fill_borders();
+        (self.index, self.plan) = (index, plan);
         Ok(())
     }
 
@@ -102,6 +131,17 @@ impl Session {
         &self.plan
     }
 
+    /// Threads that share the work, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Bytes held for activations: as much as the largest point so far needs, once for every image
+    /// that is run at the same time.
+    pub fn arena_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.arena.len()).sum()
+    }
+
     /// Runs one image: `rows · columns · channels` pixels in HWC order.
     ///
     /// # Errors
@@ -110,7 +150,59 @@ impl Session {
         self.execute(pixels, |_, _, _| {})?;
         Ok(Outputs {
             outputs: &self.plan.outputs,
-            wide: &self.wide,
+            wide: &self.slots[0].wide[..self.plan.wide_len],
+        })
+    }
+
+    /// Runs several images, one after the other in `pixels`.
+    ///
+    /// With several threads every thread runs images of its own, in an arena of its own: nothing
+    /// waits at the end of each operator. What does not divide by the threads runs as
+    /// [`Session::run`] does. The first batch of a size allocates; later ones do not.
+    ///
+    /// # Errors
+    /// [`EngineError::InputLength`] for anything but a whole number of images, at least one;
+    /// [`EngineError::Memory`].
+    pub fn run_batch(&mut self, pixels: &[u8]) -> Result<Batch<'_>, EngineError> {
+        let plan = &*self.plan;
+        let images = pixels.len() / plan.input_len;
+        if images == 0 || !pixels.len().is_multiple_of(plan.input_len) {
+            return Err(EngineError::InputLength {
+                wanted: plan.input_len,
+                found: pixels.len(),
+            });
+        }
+        let split = Split::of(images, self.team.threads());
+        if self.slots.len() < split.slots {
+            self.slots.resize_with(split.slots, Slot::default);
+        }
+        for slot in &mut self.slots[..split.slots] {
+            slot.prepare(self.index, plan)?;
+            slot.hold(split.most_per_slot(), plan);
+        }
+        let image = |index: usize| &pixels[index * plan.input_len..][..plan.input_len];
+        if split.each > 0 {
+            let slots = &mut self.slots[..split.slots];
+            let kernels = self.kernels;
+            self.team.each(slots, |index, slot| {
+                let mut team = Team::solo();
+                let mut kernels = kernels.on(&mut team);
+                for turn in 0..split.each {
+                    let pixels = image(index * split.each + turn);
+                    slot.execute(plan, &mut kernels, turn, pixels, |_, _, _| {});
+                }
+            });
+        }
+        let mut kernels = self.kernels.on(&mut self.team);
+        for index in split.whole()..images {
+            let (slot, turn) = split.place(index);
+            self.slots[slot].execute(plan, &mut kernels, turn, image(index), |_, _, _| {});
+        }
+        Ok(Batch {
+            slots: &self.slots,
+            plan,
+            split,
+            images,
         })
     }
 
@@ -159,11 +251,11 @@ impl Session {
         Ok(nanoseconds)
     }
 
-    /// Runs all stages in order and calls `after` behind each.
+    /// Runs one image in the first slot, on all threads.
     fn execute(
         &mut self,
         pixels: &[u8],
-        mut after: impl FnMut(&StagePlan, &[u8], &[i32]),
+        after: impl FnMut(&StagePlan, &[u8], &[i32]),
     ) -> Result<(), EngineError> {
         let plan = &*self.plan;
         if pixels.len() != plan.input_len {
@@ -172,10 +264,61 @@ impl Session {
                 found: pixels.len(),
             });
         }
+        let mut kernels = self.kernels.on(&mut self.team);
+        self.slots[0].execute(plan, &mut kernels, 0, pixels, after);
+        Ok(())
+    }
+}
+
+/// The memory of one image at a time, and the outputs of several.
+#[derive(Default)]
+pub(crate) struct Slot {
+    arena: Arena,
+    pub(crate) wide: Vec<i32>,
+    /// The index of the point whose plan the arena is ready for.
+    ready: Option<usize>,
+}
+
+impl Slot {
+    /// Makes room for a plan, and fills the borders that no other tensor overwrites; `execute`
+    /// restores the rest.
+    fn prepare(&mut self, index: usize, plan: &Plan) -> Result<(), EngineError> {
+        if self.ready == Some(index) {
+            return Ok(());
+        }
+        if self.arena.len() < plan.arena_bytes {
+            self.arena = Arena::new(plan.arena_bytes)?;
+        }
+        self.hold(1, plan);
+        let unshared = |tensor: &&Tensor| !tensor.shared && tensor.has_border();
+        for tensor in plan.tensors.iter().filter(unshared) {
+            tensor.fill_border(&mut self.arena.bytes_mut()[tensor.range.clone()]);
+        }
+        self.ready = Some(index);
+        Ok(())
+    }
+
+    /// Makes room for the outputs of so many images.
+    fn hold(&mut self, images: usize, plan: &Plan) {
+        let needed = images * plan.wide_len;
+        if self.wide.len() < needed {
+            self.wide.resize(needed, 0);
+        }
+    }
+
+    /// Runs all stages in order and calls `after` behind each; the outputs are the `turn`-th.
+    fn execute(
+        &mut self,
+        plan: &Plan,
+        kernels: &mut Threaded<'_>,
+        turn: usize,
+        pixels: &[u8],
+        mut after: impl FnMut(&StagePlan, &[u8], &[i32]),
+    ) {
         let mut memory = Memory {
             pixels,
             arena: self.arena.bytes_mut(),
-            wide: &mut self.wide,
+            wide: &mut self.wide[turn * plan.wide_len..][..plan.wide_len],
         };
         for stage in &plan.stages {
             if let (Place::Tensor(index), false) = (&stage.place, stage.steps.is_empty()) {
@@ -185,86 +328,9 @@ impl Session {
                 }
             }
             for step in &stage.steps {
-                step.run(self.kernels, &mut memory);
+                step.run(kernels, &mut memory);
             }
             after(stage, memory.arena, memory.wide);
         }
-        Ok(())
-    }
-
-    /// Fills the borders that no other tensor overwrites; `execute` restores the rest.
-    fn fill_borders(&mut self) {
-        let plan = self.plan.clone();
-        let arena = self.arena.bytes_mut();
-        for tensor in plan
-            .tensors
-            .iter()
-            .filter(|tensor| !tensor.shared && tensor.has_border())
-        {
-            tensor.fill_border(&mut arena[tensor.range.clone()]);
-        }
-    }
-}
-
-/// What one image gave.
-#[derive(Clone, Copy, Debug)]
-pub struct Outputs<'a> {
-    outputs: &'a [PlannedOutput],
-    wide: &'a [i32],
-}
-
-impl<'a> Outputs<'a> {
-    /// The output with this name.
-    pub fn get(&self, name: &str) -> Option<WideTensor<'a>> {
-        let output = self.outputs.iter().find(|output| output.name == name);
-        output.map(|output| self.tensor(output))
-    }
-
-    /// Every output with its name, in the order of the graph.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, WideTensor<'a>)> {
-        let (outputs, copy) = (self.outputs, *self);
-        outputs
-            .iter()
-            .map(move |output| (output.name.as_str(), copy.tensor(output)))
-    }
-
-    fn tensor(&self, output: &PlannedOutput) -> WideTensor<'a> {
-        WideTensor {
-            codes: &self.wide[output.range.clone()],
-            layout: output.layout,
-            quant: output.quant,
-        }
-    }
-}
-
-/// Integers with one scale: an output.
-#[derive(Clone, Copy, Debug)]
-pub struct WideTensor<'a> {
-    /// The integers, HWC.
-    pub codes: &'a [i32],
-    /// Rows, columns, channels.
-    pub layout: Layout,
-    /// What they mean.
-    pub quant: OutputQuant,
-}
-
-impl WideTensor<'_> {
-    /// The real value of one unit.
-    pub fn scale(&self) -> f32 {
-        self.quant.scale()
-    }
-
-    /// The integer of zero.
-    pub fn zero_point(&self) -> i32 {
-        self.quant.zero_point()
-    }
-
-    /// Real values, for those who go on in floats: `scale · (q − zero_point)`.
-    pub fn to_f32(&self) -> Vec<f32> {
-        let (scale, zero_point) = (self.scale(), self.zero_point());
-        self.codes
-            .iter()
-            .map(|code| scale * (code - zero_point) as f32)
-            .collect()
     }
 }

@@ -37,6 +37,7 @@ mod isa;
 mod kernels;
 mod map;
 mod peak;
+mod pixels;
 mod scalar;
 mod split;
 mod team;

@@ -255,7 +255,7 @@ impl Threaded<'_> {
 
     /// Calls `work` with bands of rows of `out` and their extents, for an operator that reads
     /// `codes`.
-    fn bands(
+    pub(crate) fn bands(
         &mut self,
         out: MapMut<'_>,
         extent: [usize; 3],

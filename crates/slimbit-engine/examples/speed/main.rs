@@ -19,16 +19,21 @@ use slimbit_engine::{Model, Session};
 use slimbit_graph::{Point, backbones};
 use slimbit_num::WeightGrid;
 
-const USAGE: &str = "speed NETWORK [--point 1xW8A8] [--size PIXELS] [--repeat N] [--per-op]
+const USAGE: &str = "speed NETWORK [--point 1xW8A8] [--size PIXELS] [--threads N] [--batch N]
+      [--repeat N] [--per-op] [--load]
   NETWORK: resnet18, resnet50, mobilenetv2, resnet20, ...
+  --load: time from the file to the first result instead
   SLIMBIT_ISA=scalar|avx2|... forces a CPU level";
 
 struct Arguments {
     network: String,
     point: Point,
     size: usize,
+    threads: usize,
+    batch: usize,
     repeat: usize,
     per_op: bool,
+    load: bool,
 }
 
 impl Arguments {
@@ -37,14 +42,20 @@ impl Arguments {
             network: words.next().ok_or(USAGE)?,
             point: "1x W8A8".parse()?,
             size: 224,
+            threads: 1,
+            batch: 1,
             repeat: 50,
             per_op: false,
+            load: false,
         };
         while let Some(flag) = words.next() {
             let mut value = || words.next().ok_or(format!("{flag} needs a value"));
             match flag.as_str() {
                 "--point" => arguments.point = value()?.parse()?,
                 "--size" => arguments.size = value()?.parse()?,
+                "--threads" => arguments.threads = value()?.parse()?,
+                "--batch" => arguments.batch = value()?.parse::<usize>()?.max(1),
+                "--load" => arguments.load = true,
                 "--repeat" => arguments.repeat = value()?.parse::<usize>()?.max(1),
                 "--per-op" => arguments.per_op = true,
                 _ => return Err(format!("unknown argument {flag}\n{USAGE}").into()),
@@ -65,41 +76,82 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let points = [arguments.point];
-    let model = Arc::new(lowering::lower(
-        graph,
-        WeightGrid::Nested,
-        &points,
-        &mut rng,
-    ));
-    let mut session = Session::new(model.clone(), arguments.point)?;
+    let model = lowering::lower(graph, WeightGrid::Nested, &points, &mut rng);
+    if arguments.load {
+        return load(&model, &arguments);
+    }
+    let model = Arc::new(model);
     let image = lowering::image(&model, 2);
+    let mut session = Session::with_threads(model, arguments.point, arguments.threads)?;
+    let images = image.repeat(arguments.batch);
     for _ in 0..arguments.repeat.div_ceil(10) {
-        session.run(&image)?;
+        session.run_batch(&images)?;
     }
     let mut milliseconds = Vec::new();
     for _ in 0..arguments.repeat {
         let start = Instant::now();
-        session.run(&image)?;
+        session.run_batch(&images)?;
         milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    milliseconds.sort_by(f64::total_cmp);
     let (plan, isa) = (session.plan(), session.plan().isa());
-    let peak = slimbit_kernels::peak(isa)?;
-    let at = |quantile: f64| milliseconds[((milliseconds.len() - 1) as f64 * quantile) as usize];
-    let rate = plan.macs() as f64 / at(0.5) * 1e3;
+    let peak = slimbit_kernels::peak(isa)? * arguments.threads as f64;
+    let [low, median, high] = quantiles(milliseconds);
+    let rate = plan.macs() as f64 * arguments.batch as f64 / median * 1e3;
     println!(
-        "{} {} on {isa}: median {:.3} ms (p10 {:.3}, p90 {:.3}), {:.1} GMAC/s = {:.1} % of {:.1}",
+        "{} {} on {isa}, {} threads, batch {}: median {median:.3} ms (p10 {low:.3}, p90 \
+         {high:.3}), {:.1} GMAC/s = {:.1} % of {:.1}",
         arguments.network,
         arguments.point,
-        at(0.5),
-        at(0.1),
-        at(0.9),
+        arguments.threads,
+        arguments.batch,
         rate / 1e9,
         100.0 * rate / peak,
         peak / 1e9
     );
+    println!(
+        "arena {} bytes = {:.3} x the largest live set",
+        session.arena_bytes(),
+        plan.arena_bytes() as f64 / plan.live_bytes() as f64
+    );
     if arguments.per_op {
         per_op(&mut session, &image, arguments.repeat, peak)?;
+    }
+    Ok(())
+}
+
+/// The 10 %, 50 % and 90 % quantiles.
+fn quantiles(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [0.1, 0.5, 0.9].map(|q| values[((values.len() - 1) as f64 * q) as usize])
+}
+
+/// Milliseconds of each step from a file to a first result, and to another session's.
+fn load(model: &Model, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let path = std::env::temp_dir().join(format!("speed-{}.slim", std::process::id()));
+    model.write(&path)?;
+    let image = lowering::image(model, 2);
+    let mut steps: [Vec<f64>; 4] = Default::default();
+    for _ in 0..arguments.repeat {
+        let start = Instant::now();
+        let mut last = start;
+        let mut lap = |step: usize| {
+            let now = Instant::now();
+            steps[step].push((now - last).as_secs_f64() * 1e3);
+            last = now;
+        };
+        let model = Arc::new(Model::open(&path)?);
+        lap(0);
+        let mut session = Session::with_threads(model, arguments.point, arguments.threads)?;
+        lap(1);
+        session.run(&image)?;
+        lap(2);
+        steps[3].push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("{} bytes", std::fs::metadata(&path)?.len());
+    std::fs::remove_file(&path)?;
+    for (name, times) in ["open", "session", "first run", "in all"].iter().zip(steps) {
+        let [low, median, high] = quantiles(times);
+        println!("{name:<10} median {median:.2} ms (p10 {low:.2}, p90 {high:.2})");
     }
     Ok(())
 }

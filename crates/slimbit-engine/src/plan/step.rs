@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use slimbit_kernels::{Border, Kernels, PackedConv, Window};
+use slimbit_kernels::{Border, PackedConv, Threaded, Window};
 use slimbit_num::{AddRequant, Clip, Requant, Table};
 
 use super::tensor::View;
@@ -105,11 +105,12 @@ impl Step {
         }
     }
 
-    pub(crate) fn run(&self, kernels: &Kernels, memory: &mut Memory<'_>) {
+    pub(crate) fn run(&self, kernels: &mut Threaded<'_>, memory: &mut Memory<'_>) {
         match self {
             Self::Input { tables, target } => {
                 let bytes = &mut memory.arena[target.range.clone()];
-                input(memory.pixels, tables, target, bytes);
+                let codes = target.map_mut(bytes);
+                kernels.pixels(tables, memory.pixels, codes, target.extent);
             }
             Self::Conv {
                 packed,
@@ -133,7 +134,7 @@ impl Step {
                 sources: [first, second],
                 target,
             } => {
-                let run = |a: &[u8], b: &[u8], output: &mut [u8]| {
+                let mut run = |a: &[u8], b: &[u8], output: &mut [u8]| {
                     let maps = (first.map(a), second.map(b), target.map_mut(output));
                     kernels.add(requant, *clip, maps.0, maps.1, maps.2, target.extent);
                 };
@@ -219,23 +220,6 @@ fn disjoint<const N: usize>(arena: &mut [u8], ranges: [Range<usize>; N]) -> [&mu
 fn pair<'a>(arena: &'a mut [u8], source: &View, target: &View) -> (&'a [u8], &'a mut [u8]) {
     let [input, output] = disjoint(arena, [source.range.clone(), target.range.clone()]);
     (input, output)
-}
-
-fn input(pixels: &[u8], tables: &[Table], target: &View, bytes: &mut [u8]) {
-    let [_, columns, channels] = target.extent;
-    let rows = bytes[target.start..].chunks_mut(target.row_stride);
-    for (row, pixels) in rows.zip(pixels.chunks_exact(columns * channels)) {
-        let codes = &mut row[..pixels.len()];
-        codes.copy_from_slice(pixels);
-        if tables.is_empty() {
-            continue;
-        }
-        for pixel in codes.chunks_exact_mut(channels) {
-            for (code, table) in pixel.iter_mut().zip(tables) {
-                *code = table.apply(*code);
-            }
-        }
-    }
 }
 
 fn pad_shortcut(
