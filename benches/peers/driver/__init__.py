@@ -1,0 +1,1 @@
+"""The comparison of Slimbit's engine with its peers: see ../README.md."""

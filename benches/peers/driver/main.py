@@ -1,0 +1,50 @@
+"""From the prepared environment to the report."""
+
+import json
+import subprocess
+
+from . import machine, networks, report
+from .cli import REPOSITORY
+from .comparison import Comparison
+from .toolchain import Stop, say
+
+
+def run(options, binaries):
+    facts = machine.describe()
+    comparison = Comparison(options, binaries, facts)
+    threads = [n for n in options.threads if n <= len(comparison.cores)]
+    for missing in sorted(set(options.threads) - set(threads)):
+        say(f"no table for {missing} threads: this machine has {len(comparison.cores)} free cores")
+    if not threads:
+        raise Stop("--threads: no number of threads fits this machine")
+    chosen = networks.chosen(options.only)
+    files = {n.name: networks.make(n, binaries["slimbit"], options) for n in chosen}
+    report.head(facts, options)
+    rows, own = [], []
+    for network in chosen:
+        for batch in [b for b in options.batches if b in network.batches]:
+            for count in threads:
+                rows.append(comparison.row(network, files[network.name], batch, count))
+                report.row(rows[-1])
+        if network.size == 224 and not options.no_own:
+            own.append(comparison.own(network, files[network.name]))
+            report.own(own[-1])
+    counted = [network.name for network in networks.ALL if network.counts]
+    document = {
+        "machine": facts,
+        "versions": comparison.versions | {"slimbit": revision()},
+        "recipes": {name: f.recipe for name, f in files.items()},
+        "rows": rows,
+        "own": own,
+        **{f"geomean_vs_best_peer_{n}t": report.means(rows, counted, n) for n in (1, 2)},
+    }
+    report.foot(document, rows)
+    if options.json:
+        print(json.dumps(document))
+
+
+def revision():
+    """The commit that was built, with a mark if the tree differs from it."""
+    line = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
