@@ -38,7 +38,8 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Train a slimmable network without labels.
     Pretrain(PretrainArgs),
-    /// Calibrate a trained network at every point and write one .slim file.
+    /// Calibrate a trained network at every point and write one .slim file; with --onnx, write a
+    /// float network or one point of a .slim file as ONNX.
     Export(ExportArgs),
     /// Accuracy of a .slim file's points, on the integer engine's own features.
     Probe(ProbeArgs),
@@ -118,7 +119,8 @@ fn parse_bits(text: &str) -> Result<(u8, u8), String> {
 /// Arguments of `export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// Run directory of `pretrain`.
+    /// Run directory of `pretrain`; with --onnx, a float network (.safetensors) or a .slim file.
+    #[arg(value_name = "SOURCE")]
     pub run: PathBuf,
     /// Calibration images; by default the training images of the run.
     #[arg(long)]
@@ -132,9 +134,39 @@ pub struct ExportArgs {
     /// The points to export.
     #[command(flatten)]
     pub grid: GridArgs,
+    /// What is particular to ONNX.
+    #[command(flatten)]
+    pub onnx: OnnxArgs,
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `export` with --onnx.
+#[derive(Args, Debug)]
+pub struct OnnxArgs {
+    /// Write this ONNX file: float from a network, quantised (QDQ) from one point of a .slim file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "output"])]
+    pub onnx: Option<PathBuf>,
+    /// The point of the .slim file; by default its first.
+    #[arg(long, requires = "onnx")]
+    pub point: Option<Point>,
+    /// Images per run of the ONNX file; by default any number.
+    #[arg(long, requires = "onnx", value_parser = parse_batch)]
+    pub batch: Option<usize>,
+    /// Keep batch-norms of a float network as operators instead of folding them.
+    #[arg(long, requires = "onnx")]
+    pub keep_batch_norm: bool,
+    /// Store weights of 2 to 4 bits as INT8: ONNX Runtime and OpenVINO execute INT4 in float.
+    #[arg(long, requires = "onnx")]
+    pub int8_weights: bool,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(batch) if batch > 0 => Ok(batch),
+        _ => Err(format!("`{text}` is no number of images above 0")),
+    }
 }
 
 /// How features are judged.

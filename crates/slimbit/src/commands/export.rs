@@ -11,13 +11,16 @@ use slimbit_quant::{Calibration, Progress, Settings, Task, calibrate, lower};
 use slimbit_train::{Checkpoint, RunDir};
 
 use super::features::{Images, PREPROCESS};
-use super::{Outcome, progress, weigh};
+use super::{Outcome, export_onnx, progress, weigh};
 use crate::cli::ExportArgs;
 
 /// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
 const STATISTICS: &str = "statistics.json";
 
 pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
+    if let Some(output) = &args.onnx.onnx {
+        return export_onnx::execute(&args.run, output, args);
+    }
     let checkpoint = latest_checkpoint(&args.run)?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
     let path = args

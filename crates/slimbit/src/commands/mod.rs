@@ -3,6 +3,7 @@
 mod bench;
 mod embed;
 mod export;
+mod export_onnx;
 mod features;
 mod float;
 mod inspect;
