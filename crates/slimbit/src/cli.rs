@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slimbit_data::{Filter, Resize};
 use slimbit_graph::{Point, Width};
 
 /// The command line, as `clap` reads it.
@@ -38,6 +39,8 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Train a slimmable network without labels.
     Pretrain(PretrainArgs),
+    /// Read a checkpoint of another library into a float network file.
+    Import(ImportArgs),
     /// Calibrate a trained network at every point and write one .slim file; with --onnx, write a
     /// float network or one point of a .slim file as ONNX.
     Export(ExportArgs),
@@ -96,6 +99,91 @@ pub struct PretrainArgs {
     /// Changes to the configuration, such as `epochs=100` or `optim.lr=0.1`.
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// The checkpoint: safetensors, or PyTorch's (.pth, .pt, .th). No code in it is ever run.
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    pub source: Option<PathBuf>,
+    /// The network, by our name, torchvision's or timm's; by default, what the tensors fit.
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// The network file to write (.safetensors).
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Random weights of this seed instead of a checkpoint, for benchmarks.
+    #[arg(long, value_name = "SEED", requires = "arch")]
+    pub random: Option<u64>,
+    /// Classes of a network of random weights.
+    #[arg(long, default_value_t = 1000, requires = "random")]
+    pub classes: usize,
+    /// Rows and columns of the input; by default those of the published network.
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    pub input: Option<[usize; 2]>,
+    /// How images become the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// Print a summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_size(text: &str) -> Result<[usize; 2], String> {
+    let sides = text.split_once('x').unwrap_or((text, text));
+    match (sides.0.parse(), sides.1.parse()) {
+        (Ok(height), Ok(width)) => Ok([height, width]),
+        _ => Err(format!(
+            "`{text}` is no size; write rows and columns as in 224x224"
+        )),
+    }
+}
+
+/// The evaluation transform that a network file carries.
+#[derive(Args, Debug)]
+pub struct PreprocessArgs {
+    /// Mean per channel of pixels in 0 to 1; by default ImageNet's.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel of pixels in 0 to 1; by default ImageNet's.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub std: Option<Vec<f32>>,
+    /// `stretch` to the input's size, or the pixels of the shorter side, of which the centre is
+    /// taken; by default 8/7 of the input, and `stretch` up to 64 pixels.
+    #[arg(long, value_parser = parse_resize)]
+    pub resize: Option<Resize>,
+    /// Kernel of the resize.
+    #[arg(long, value_enum)]
+    pub filter: Option<FilterArg>,
+}
+
+fn parse_resize(text: &str) -> Result<Resize, String> {
+    match text {
+        "stretch" => Ok(Resize::Stretch),
+        _ => text
+            .parse()
+            .map(Resize::Shorter)
+            .map_err(|_| format!("`{text}` is neither `stretch` nor a number of pixels")),
+    }
+}
+
+/// The kernel of a resize.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterArg {
+    /// Triangle.
+    Bilinear,
+    /// Keys' cubic.
+    Bicubic,
+}
+
+impl From<FilterArg> for Filter {
+    fn from(arg: FilterArg) -> Self {
+        match arg {
+            FilterArg::Bilinear => Self::Bilinear,
+            FilterArg::Bicubic => Self::Bicubic,
+        }
+    }
 }
 
 /// Which points of a grid.

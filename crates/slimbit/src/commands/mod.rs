@@ -6,6 +6,7 @@ mod export;
 mod export_onnx;
 mod features;
 mod float;
+mod import;
 mod inspect;
 mod interrupt;
 mod pretrain;
@@ -37,6 +38,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::Quickstart(args) => quickstart::execute(&args),
         Command::Pretrain(args) => pretrain::execute(&args),
+        Command::Import(args) => import::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Probe(args) => probe::execute(&args),
         Command::Inspect(args) => inspect::execute(&args),

@@ -1,0 +1,272 @@
+//! `slimbit import`: a foreign checkpoint, or random weights, as a float network file.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use slimbit_data::{Preprocess, Resize};
+use slimbit_graph::{Graph, Width, backbones};
+use slimbit_interchange::checkpoint::Tensors;
+use slimbit_interchange::{Network, names};
+use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, Value};
+
+use super::Outcome;
+use super::features::PREPROCESS;
+use crate::cli::{ImportArgs, PreprocessArgs};
+
+/// Random images of the closing check, and of the statistics of random networks.
+const IMAGES: usize = 4;
+
+/// Seed of the random images.
+const SEED: u64 = 0x51;
+
+pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
+    let Source {
+        mut network,
+        description,
+    } = match (&args.source, args.random) {
+        (Some(path), _) => read(path, args)?,
+        (None, Some(seed)) => random(seed, args)?,
+        (None, None) => anyhow::bail!("give a checkpoint, or --random SEED"),
+    };
+    let preprocess = preprocess(&network.graph, &args.preprocess)?;
+    let text = serde_json::to_string(&preprocess)?;
+    network.metadata.insert(PREPROCESS.to_owned(), text);
+    network
+        .metadata
+        .insert("source".to_owned(), description.clone());
+
+    let largest = check_forward(&network, &preprocess)?;
+    network.write(&args.output)?;
+    let again = Network::open(&args.output)
+        .with_context(|| format!("reading {} back", args.output.display()))?;
+    ensure!(
+        again == network,
+        "{} does not read back as it was written; check the disk",
+        args.output.display()
+    );
+    report(args, &network, &preprocess, &description, &largest)?;
+    Ok(Outcome::Done)
+}
+
+/// A network, and in a few words what it was made of.
+struct Source {
+    network: Network,
+    description: String,
+}
+
+/// Reads a file of any kind; the ending tells ONNX from the others.
+fn read(path: &Path, args: &ImportArgs) -> Result<Source> {
+    let onnx = path.extension().is_some_and(|ending| ending == "onnx");
+    let source = if onnx {
+        from_onnx()
+    } else {
+        from_checkpoint(path, args)
+    };
+    source.with_context(|| format!("importing {}", path.display()))
+}
+
+fn from_onnx() -> Result<Source> {
+    anyhow::bail!("this build reads no ONNX; import the checkpoint that the file was exported from")
+}
+
+fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
+    let tensors = Tensors::open(path)?;
+    let architecture = match &args.arch {
+        Some(name) => name.clone(),
+        None => names::guess(&tensors)?,
+    };
+    let imported = names::import(&tensors, &architecture, input(&architecture, args))?;
+    let file = path.file_name().unwrap_or(path.as_os_str());
+    Ok(Source {
+        description: format!(
+            "{} ({}, names of {})",
+            file.display(),
+            tensors.format,
+            imported.scheme
+        ),
+        network: imported.network,
+    })
+}
+
+/// Random weights, for benchmarks: He's initialisation, and batch-norm statistics measured on random
+/// images, so that activations have the sizes that training gives them.
+fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
+    let architecture = args.arch.as_deref().context("--random needs --arch")?;
+    let [height, width] = input(architecture, args);
+    let classes = Some(args.classes);
+    let name = names::canonical(architecture);
+    let graph = backbones::by_name(name, 3, height, width, classes)?;
+    let net = Net::init_with(graph.clone(), Init::KaimingNormalFanOut, seed, &device()?)?;
+    let mut observer = Observer::new(Averaging::Cumulative);
+    let preprocess = published(&graph);
+    let images = random_images(&graph, &preprocess, &device()?);
+    net.forward(&images, &Mode::float(Width::FULL), Some(&mut observer))?;
+    Ok(Source {
+        network: Network::new(graph, net.params(), observer.norms())?,
+        description: format!("random weights of seed {seed}"),
+    })
+}
+
+fn input(architecture: &str, args: &ImportArgs) -> [usize; 2] {
+    let side = names::default_side(architecture);
+    args.input.unwrap_or([side; 2])
+}
+
+fn device() -> Result<Device> {
+    Ok(slimbit_nn::parse_device("cpu")?)
+}
+
+/// The evaluation transform: what the flags say, and else what the architecture was published with.
+fn preprocess(graph: &Graph, args: &PreprocessArgs) -> Result<Preprocess> {
+    let mut preprocess = published(graph);
+    if let Some(mean) = &args.mean {
+        preprocess.mean.clone_from(mean);
+    }
+    if let Some(std) = &args.std {
+        preprocess.std.clone_from(std);
+    }
+    if let Some(resize) = args.resize {
+        preprocess.resize = resize;
+    }
+    if let Some(filter) = args.filter {
+        preprocess.filter = filter.into();
+    }
+    preprocess.validate()?;
+    Ok(preprocess)
+}
+
+/// ImageNet's evaluation: the shorter side to 8/7 of the input's, then the centre; images no larger
+/// than CIFAR's as they are. EfficientNet-Lite0 keeps the constants of its TensorFlow training.
+fn published(graph: &Graph) -> Preprocess {
+    let shape = graph.input_shape();
+    let (height, width) = shape.spatial();
+    let imagenet = Preprocess::imagenet();
+    let side = height.max(width);
+    let mut preprocess = Preprocess {
+        channels: shape.channels(),
+        height,
+        width,
+        resize: match side {
+            ..=64 => Resize::Stretch,
+            _ => Resize::Shorter(side * 8 / 7),
+        },
+        ..imagenet
+    };
+    if graph.name() == "efficientnet-lite0" {
+        preprocess.mean = vec![127.0 / 255.0; 3];
+        preprocess.std = vec![128.0 / 255.0; 3];
+        preprocess.filter = slimbit_data::Filter::Bicubic;
+    }
+    if shape.channels() == 1 {
+        preprocess.mean.truncate(1);
+        preprocess.std.truncate(1);
+    }
+    preprocess
+}
+
+/// Runs random images through the float network: every output is finite. Gives each output's largest
+/// magnitude.
+fn check_forward(network: &Network, preprocess: &Preprocess) -> Result<Vec<(String, f32)>> {
+    let device = device()?;
+    let net = Net::from_params(network.graph.clone(), &network.params, &device)?;
+    let mode = Mode {
+        width: Width::FULL,
+        quant: Quantisation::Off,
+        norm: NormMode::Given(&network.norms),
+    };
+    let images = random_images(&network.graph, preprocess, &device);
+    let outputs = net.forward(&images, &mode, None)?;
+    let mut largest = Vec::new();
+    for (name, value) in outputs.0 {
+        let data = match value {
+            Value::Map(map) => map.into_data(),
+            Value::Vector(vector) => vector.into_data(),
+        };
+        let values: Vec<f32> = data.try_into_vec().ok().context("outputs are f32")?;
+        ensure!(
+            values.iter().all(|value| value.is_finite()),
+            "output `{name}` is not finite on random images; the weights are damaged, or the \
+             architecture is another"
+        );
+        let magnitude = values
+            .iter()
+            .fold(0.0_f32, |max, value| max.max(value.abs()));
+        largest.push((name, magnitude));
+    }
+    Ok(largest)
+}
+
+/// Normalised images of independent, uniform pixels.
+fn random_images(graph: &Graph, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
+    let shape = graph.input_shape();
+    let (height, width) = shape.spatial();
+    let pixels = (0..(IMAGES * shape.elements()) as u64).map(|index| {
+        // The finaliser of SplitMix64.
+        let mut word = (SEED + index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word >> 56) as u8
+    });
+    let values = preprocess.normalise(&pixels.collect::<Vec<u8>>());
+    let dims = [IMAGES, shape.channels(), height, width];
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+fn report(
+    args: &ImportArgs,
+    network: &Network,
+    preprocess: &Preprocess,
+    source: &str,
+    largest: &[(String, f32)],
+) -> Result<()> {
+    let graph = &network.graph;
+    let cost = graph.cost(Width::FULL)?;
+    let outputs = graph.outputs().iter().map(|(name, _)| name.as_str());
+    if args.json {
+        let outputs: Vec<&str> = outputs.collect();
+        let summary = serde_json::json!({
+            "file": args.output, "source": source, "architecture": graph.name(),
+            "input": graph.input_shape().to_string(), "outputs": outputs,
+            "parameters": cost.params, "macs": cost.macs, "preprocess": preprocess,
+            "largest_output_on_random_images":
+                largest.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        });
+        println!("{summary}");
+        return Ok(());
+    }
+    let mut text = String::new();
+    writeln!(text, "source        {source}")?;
+    writeln!(
+        text,
+        "architecture  {} for {}",
+        graph.name(),
+        graph.input_shape()
+    )?;
+    writeln!(
+        text,
+        "size          {} parameters, {} multiply-accumulates an image",
+        cost.params, cost.macs
+    )?;
+    for name in outputs {
+        let shape = graph.output_shape(name, Width::FULL)?;
+        writeln!(text, "output        {name} {shape}")?;
+    }
+    if !graph.outputs().iter().any(|(name, _)| name == "logits") {
+        writeln!(text, "              the source has no classifier")?;
+    }
+    writeln!(text, "preprocess    {}", serde_json::to_string(preprocess)?)?;
+    let magnitudes: Vec<String> = largest
+        .iter()
+        .map(|(name, value)| format!("|{name}| <= {value:.3}"))
+        .collect();
+    writeln!(
+        text,
+        "check         finite on {IMAGES} random images ({}); the file reads back equal",
+        magnitudes.join(", ")
+    )?;
+    print!("{text}");
+    println!("{}", args.output.display());
+    Ok(())
+}
