@@ -78,9 +78,9 @@ impl Tensors {
         } else if bytes.get(8) == Some(&b'{') {
             safetensors::read(bytes)?
         } else {
-            return Err(ImportError::damaged(
+            return Err(ImportError::invalid(
                 "file",
-                "is neither a safetensors file nor a PyTorch checkpoint",
+                "neither safetensors nor a checkpoint of PyTorch; convert it with Python to one of them",
             ));
         };
         for prefix in ["module.", "_orig_mod.", "module."] {
