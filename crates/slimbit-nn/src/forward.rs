@@ -36,7 +36,16 @@ impl<'a> Forward<'a> {
         })
     }
 
-    pub(crate) fn run(mut self, images: &Tensor<4>) -> Result<Outputs, NnError> {
+    pub(crate) fn run(self, images: &Tensor<4>) -> Result<Outputs, NnError> {
+        self.run_visited(images, &mut |_, _| {})
+    }
+
+    /// As [`run`](Self::run); `visit` sees every stage's output in execution order.
+    pub(crate) fn run_visited(
+        mut self,
+        images: &Tensor<4>,
+        visit: &mut dyn FnMut(&Stage, &Value),
+    ) -> Result<Outputs, NnError> {
         if let Some(observer) = &mut self.observer {
             observer.pass();
         }
@@ -60,6 +69,7 @@ impl<'a> Forward<'a> {
                     self.round(stage, value)?
                 }
             };
+            visit(stage, &value);
             for (name, id) in net.graph().outputs() {
                 if *id == stage.node {
                     outputs.0.insert(name.clone(), value.clone());
@@ -75,7 +85,11 @@ impl<'a> Forward<'a> {
         Ok(outputs)
     }
 
-    fn compute(&mut self, stage: &Stage, operands: Vec<Value>) -> Result<Value, NnError> {
+    pub(crate) fn compute(
+        &mut self,
+        stage: &Stage,
+        operands: Vec<Value>,
+    ) -> Result<Value, NnError> {
         let mut operands = operands.into_iter();
         let mut next = || {
             operands
@@ -432,7 +446,7 @@ fn activate<const D: usize>(x: Tensor<D>, activation: Option<Activation>) -> Ten
     }
 }
 
-fn into_map(value: Value) -> Tensor<4> {
+pub(crate) fn into_map(value: Value) -> Tensor<4> {
     match value {
         Value::Map(map) => map,
         Value::Vector(vector) => {
@@ -442,7 +456,7 @@ fn into_map(value: Value) -> Tensor<4> {
     }
 }
 
-fn into_matrix(value: Value) -> Tensor<2> {
+pub(crate) fn into_matrix(value: Value) -> Tensor<2> {
     match value {
         Value::Map(map) => map.flatten(1, 3),
         Value::Vector(vector) => vector,

@@ -43,6 +43,7 @@ mod observer;
 pub mod ops;
 mod optim;
 mod params;
+mod stagewise;
 mod value;
 
 pub use deployed::StageCodes;

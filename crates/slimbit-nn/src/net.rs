@@ -151,7 +151,7 @@ impl Net {
         deployed::stage_codes(self, images, mode)
     }
 
-    fn check_images(&self, images: &Tensor<4>) -> Result<(), NnError> {
+    pub(crate) fn check_images(&self, images: &Tensor<4>) -> Result<(), NnError> {
         let [_, channels, height, width] = images.dims();
         let got = Shape::Map {
             channels,

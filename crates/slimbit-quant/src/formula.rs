@@ -8,6 +8,7 @@ use slimbit_graph::{Activation, Graph, Op, Params, PointStatistics, Stage, Stage
 use slimbit_num::Clip;
 
 use crate::QuantError;
+use crate::post::Adjustment;
 
 /// `slope · x + offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +90,27 @@ impl<'a> Folded<'a> {
     /// output's codes: `a = γ·s_w·s_x / (s_y·√(σ²+ε))` and
     /// `b = (γ·(bias − μ)/√(σ²+ε) + β)/s_y + z_y`.
     pub(crate) fn line(&self, o: usize, unit: f64, output: OutputQuant) -> Line {
+        self.adjusted_line(o, unit, output, Adjustment::NONE)
+    }
+
+    /// As [`line`](Self::line), of an output that is adjusted before it becomes codes.
+    pub(crate) fn adjusted_line(
+        &self,
+        o: usize,
+        unit: f64,
+        output: OutputQuant,
+        Adjustment { slope, shift }: Adjustment,
+    ) -> Line {
+        let real = self.real_line(o);
+        let scale = f64::from(output.scale());
+        Line {
+            slope: slope * real.slope * unit / scale,
+            offset: (slope * real.offset + shift) / scale + f64::from(output.zero_point()),
+        }
+    }
+
+    /// From the real sum of products of output channel `o` to its real output.
+    pub(crate) fn real_line(&self, o: usize) -> Line {
         let bias = self.bias.map_or(0.0, |bias| f64::from(bias[o]));
         let (gain, shift) = match &self.norm {
             Some(norm) => {
@@ -101,10 +123,9 @@ impl<'a> Folded<'a> {
             }
             None => (1.0, bias),
         };
-        let scale = f64::from(output.scale());
         Line {
-            slope: gain * unit / scale,
-            offset: shift / scale + f64::from(output.zero_point()),
+            slope: gain,
+            offset: shift,
         }
     }
 }

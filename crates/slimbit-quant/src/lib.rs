@@ -7,13 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+mod equalise;
 mod error;
 mod formula;
+mod histogram;
 mod input;
 mod lower;
 mod network;
+mod post;
 mod progress;
 mod quantisers;
+mod range_rule;
 mod settings;
 pub mod simulate;
 mod solver;
@@ -25,10 +29,14 @@ use slimbit_graph::Point;
 pub use calibrate::{
     Calibration, FloatNetwork, Measured, Norms, Pass, Quantised, RangeRule, Ranges, calibrate,
 };
+pub use equalise::equalise;
 pub use error::QuantError;
+pub use histogram::Histogram;
 pub use input::{input_codes, input_values};
 pub use lower::lower;
+pub use post::{Correction, LayerError, PostTrained, PostTraining, quantise};
 pub use progress::{Progress, Task};
+pub use range_rule::{ParseRuleError, ValueRule};
 pub use settings::Settings;
 
 /// Calibrates a network at every point on `pixels`, whole unlabelled images in NHWC order, and

@@ -12,6 +12,7 @@ use slimbit_graph::{Graph, Op, Params, Point, PointStatistics, Precision, Stage,
 use slimbit_num::{ActQuant, Clip, SolveError, Table, WeightGrid, accumulator_interval, pooling};
 
 use crate::formula::{self, Folded, Line};
+use crate::post::Adjustment;
 use crate::solver::Solver;
 use crate::{Progress, QuantError, Settings, Task, quantisers, weights};
 
@@ -34,10 +35,44 @@ pub fn lower(
     progress: impl Fn(Progress) + Sync,
 ) -> Result<Model, QuantError> {
     params.check(graph)?;
+    let points: Vec<Point> = statistics.iter().map(|s| s.point).collect();
+    let weights = weights::quantise(graph, &graph.stages()?, params, settings.grid, &points)?;
+    let source = Source {
+        graph,
+        params,
+        statistics,
+        adjustments: &[],
+    };
+    lower_weights(&source, weights, settings, progress)
+}
+
+/// Adjustments of every output channel, by stage name; stages that have none are not adjusted.
+pub(crate) type Adjustments = BTreeMap<String, Vec<Adjustment>>;
+
+/// What is lowered besides integers.
+pub(crate) struct Source<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) params: &'a Params,
+    pub(crate) statistics: &'a [PointStatistics],
+    /// Per point, in the order of the statistics; points beyond its end are not adjusted.
+    pub(crate) adjustments: &'a [Adjustments],
+}
+
+/// As [`lower`], with integers that are already decided, by stage name.
+pub(crate) fn lower_weights(
+    source: &Source,
+    weights: BTreeMap<String, Weights>,
+    settings: &Settings,
+    progress: impl Fn(Progress) + Sync,
+) -> Result<Model, QuantError> {
+    let Source {
+        graph,
+        params,
+        statistics,
+        adjustments,
+    } = *source;
     let input = settings.input(graph)?;
     let stages = graph.stages()?;
-    let points: Vec<Point> = statistics.iter().map(|s| s.point).collect();
-    let weights = weights::quantise(graph, &stages, params, settings.grid, &points)?;
     let lowering = Lowering {
         graph,
         params,
@@ -48,7 +83,10 @@ pub fn lower(
     };
     let plans: Vec<PointPlan> = statistics
         .iter()
-        .map(|statistics| PointPlan::new(graph, &stages, &input, statistics))
+        .enumerate()
+        .map(|(point, statistics)| {
+            PointPlan::new(graph, &stages, &input, statistics, adjustments.get(point))
+        })
         .collect::<Result<_, _>>()?;
     let jobs: Vec<(usize, usize)> = (0..plans.len())
         .flat_map(|point| (0..stages.len()).map(move |stage| (point, stage)))
@@ -97,6 +135,7 @@ pub fn lower(
 /// What all stages of one point need to know of one another.
 struct PointPlan<'a> {
     statistics: &'a PointStatistics,
+    adjustments: Option<&'a Adjustments>,
     layouts: Vec<Layout>,
     outputs: Vec<OutputQuant>,
 }
@@ -107,14 +146,21 @@ impl<'a> PointPlan<'a> {
         stages: &[Stage],
         input: &InputCodes,
         statistics: &'a PointStatistics,
+        adjustments: Option<&'a Adjustments>,
     ) -> Result<Self, QuantError> {
         let layouts = layouts(graph, stages, statistics.point.width)?;
         let outputs = quantisers::outputs(stages, &layouts, input.quant, statistics)?;
         Ok(Self {
             statistics,
+            adjustments,
             layouts,
             outputs,
         })
+    }
+
+    fn adjustment(&self, stage: &Stage, channel: usize) -> Adjustment {
+        let of_stage = self.adjustments.and_then(|all| all.get(&stage.name));
+        of_stage.map_or(Adjustment::NONE, |all| all[channel])
     }
 }
 
@@ -234,7 +280,9 @@ impl Lowering<'_> {
                         source,
                     })?;
             let unit = f64::from(weights.scale(self.grid, bits, channel)) * f64::from(input.scale);
-            let Line { slope, offset: b } = folded.line(channel, unit, plan.outputs[index]);
+            let adjustment = plan.adjustment(stage, channel);
+            let output = plan.outputs[index];
+            let Line { slope, offset: b } = folded.adjusted_line(channel, unit, output, adjustment);
             let a = slope as f32;
             let requant = self.solver.line(a, b, acc, clip);
             let requant = requant.map_err(|source| QuantError::Unsolved {

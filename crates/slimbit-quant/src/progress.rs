@@ -5,6 +5,8 @@ use slimbit_graph::Point;
 pub enum Task {
     /// Measuring a point; the unit is one batch through the network.
     Calibrate,
+    /// Rounding weights and correcting outputs; the unit is one stage at one point.
+    Reconstruct,
     /// Solving for integers; the unit is one stage at one point, in no particular order.
     Lower,
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slimbit_data::{Filter, Resize};
 use slimbit_graph::{Point, Width};
+use slimbit_num::WeightGrid;
+use slimbit_quant::{Correction, ValueRule};
 
 /// The command line, as `clap` reads it.
 #[derive(Parser, Debug)]
@@ -44,7 +46,9 @@ pub enum Command {
     /// Calibrate a trained network at every point and write one .slim file; with --onnx, write a
     /// float network or one point of a .slim file as ONNX.
     Export(ExportArgs),
-    /// Accuracy of a .slim file's points, on the integer engine's own features.
+    /// Quantise a trained float network at every point, without labels, into one .slim file.
+    Quantize(QuantizeArgs),
+    /// Accuracy of a .slim file's points, on the integer engine's own features or classifier.
     Probe(ProbeArgs),
     /// What a .slim file holds; with --prove, re-check its arithmetic from the file alone.
     Inspect(InspectArgs),
@@ -257,6 +261,82 @@ fn parse_batch(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Arguments of `quantize`.
+#[derive(Args, Debug)]
+pub struct QuantizeArgs {
+    /// The float network, as `slimbit import` writes it.
+    pub network: PathBuf,
+    /// Calibration images. Labels are not read; of a folder with splits, the training images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The file to write. An old one stays as it is until the new one is whole.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// How many images calibrate at most; they are spread evenly over the folder.
+    #[arg(long, default_value_t = 256)]
+    pub calibration_images: usize,
+    /// Widths of the points. Only slimmable networks are any good below 1.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub widths: Vec<Width>,
+    /// Weight and activation bits of the points.
+    #[arg(long, value_delimiter = ',', default_value = "W8A8,W6A6,W4A8,W4A4", value_parser = parse_bits)]
+    pub bits: Vec<(u8, u8)>,
+    /// How activation ranges follow from values: min-max, percentile[=P] or mse.
+    #[arg(long, default_value = "mse")]
+    pub observer: ValueRule,
+    /// Weight grid: nested (one 8-bit copy holds every bit-width), nested-odd or minmax (a copy per
+    /// bit-width).
+    #[arg(long, default_value = "nested")]
+    pub grid: WeightGrid,
+    /// What is corrected in every output channel: its mean, mean and slope, or nothing.
+    #[arg(long, value_enum, default_value = "mean")]
+    pub correction: CorrectionArg,
+    /// Fold scales between consecutive layers, for networks whose channels differ much in size.
+    #[arg(long)]
+    pub equalise: bool,
+    /// Round every weight to its nearest code instead of reconstructing layer outputs.
+    #[arg(long)]
+    pub no_reconstruct: bool,
+    /// Reconstruct for the inputs of the float network instead of those of the quantised one.
+    #[arg(long)]
+    pub no_compensate: bool,
+    /// Never clip a weight.
+    #[arg(long)]
+    pub no_clip: bool,
+    /// Estimate batch-norm again on the calibration images, which pays where they differ from those
+    /// that the network was trained on.
+    #[arg(long)]
+    pub renormalise: bool,
+    /// Memory for intermediate results, in MiB. More of it means more images are looked at when
+    /// weights are rounded.
+    #[arg(long, default_value_t = 2048)]
+    pub memory: usize,
+    /// Print a summary as JSON, with the error of every layer.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `quantize` corrects.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CorrectionArg {
+    /// Nothing.
+    None,
+    /// The mean of every output channel.
+    Mean,
+    /// Mean and slope of every output channel.
+    Line,
+}
+
+impl From<CorrectionArg> for Correction {
+    fn from(arg: CorrectionArg) -> Self {
+        match arg {
+            CorrectionArg::None => Self::None,
+            CorrectionArg::Mean => Self::Mean,
+            CorrectionArg::Line => Self::Line,
+        }
+    }
+}
+
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
@@ -264,23 +344,29 @@ pub enum ProbeKind {
     Knn,
     /// A linear classifier on frozen features.
     Linear,
+    /// The network's own classifier; also on a float network file.
+    Top1,
 }
 
 /// Arguments of `probe`.
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
-    /// The .slim file.
+    /// The .slim file; for `--kind top1` also a float network.
     pub file: PathBuf,
-    /// Labelled images, with train and test parts.
+    /// Labelled images, with train and test parts. `--kind top1` needs no training images; there,
+    /// class folders that are all named by numbers are those classes.
     #[arg(long)]
     pub data: PathBuf,
+    /// With `--kind top1`: compare answers and features with this float network's.
+    #[arg(long, value_name = "NETWORK")]
+    pub float: Option<PathBuf>,
     /// The judge.
     #[arg(long, value_enum, default_value = "knn")]
     pub kind: ProbeKind,
     /// Only these points (repeatable); by default all in the file.
     #[arg(long)]
     pub point: Vec<Point>,
-    /// Use at most this many training images.
+    /// Use at most this many training images; for `--kind top1`, test images.
     #[arg(long)]
     pub limit: Option<usize>,
     /// Print JSON.

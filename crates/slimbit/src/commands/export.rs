@@ -129,6 +129,7 @@ fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
     bar.set_position(progress.done as u64);
     let task = match progress.task {
         Task::Calibrate => "measuring",
+        Task::Reconstruct => "rounding",
         Task::Lower => "solving",
     };
     bar.set_message(format!("{task} {} {}", progress.point, progress.stage));

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod classify;
 mod embed;
 mod export;
 mod export_onnx;
@@ -12,6 +13,7 @@ mod interrupt;
 mod pretrain;
 mod probe;
 mod progress;
+mod quantize;
 mod quickstart;
 mod run;
 mod verify;
@@ -40,6 +42,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Pretrain(args) => pretrain::execute(&args),
         Command::Import(args) => import::execute(&args),
         Command::Export(args) => export::execute(&args),
+        Command::Quantize(args) => quantize::execute(&args),
         Command::Probe(args) => probe::execute(&args),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Verify(args) => verify::execute(&args),

@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{CellAlignment, Table, presets};
+use rayon::prelude::*;
+use slimbit_data::{Dataset, Preprocess, Split};
+use slimbit_graph::Point;
+use slimbit_interchange::Network;
+use slimbit_nn::Net;
+use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalise, quantise};
+
+use super::features::PREPROCESS;
+use super::{Outcome, progress};
+use crate::cli::QuantizeArgs;
+
+pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
+    let network = Network::open(&args.network)?;
+    let preprocess = preprocess_of(&network, &args.network)?;
+    let points = Point::grid(&args.widths, &args.bits)?;
+    let pixels = calibration_pixels(&args.images, &preprocess, args.calibration_images)?;
+    let images = pixels.len() / preprocess.len();
+
+    let mut params = network.params.clone();
+    let equalised = match args.equalise {
+        true => equalise(&network.graph, &mut params, &network.norms)?,
+        false => 0,
+    };
+    let device = slimbit_nn::parse_device("cpu")?;
+    let net = Net::from_params(network.graph.clone(), &params, &device)?;
+    let mut metadata = BTreeMap::from([(
+        "created_by".to_owned(),
+        format!("slimbit {}", env!("CARGO_PKG_VERSION")),
+    )]);
+    metadata.extend(network.metadata.clone());
+    let settings = Settings {
+        grid: args.grid,
+        mean: preprocess.mean.clone(),
+        std: preprocess.std.clone(),
+        metadata,
+    };
+    let options = PostTraining {
+        rule: args.observer,
+        correction: args.correction.into(),
+        reconstruct: !args.no_reconstruct,
+        compensate: !args.no_compensate,
+        clip_weights: !args.no_clip,
+        renormalise: args.renormalise,
+        memory: args.memory << 20,
+    };
+    let bar = progress::steps("quantising", 0);
+    let made = quantise(
+        &net,
+        &network.norms,
+        &pixels,
+        &points,
+        &settings,
+        &options,
+        |p| {
+            show(&bar, &p);
+        },
+    )?;
+    bar.finish_and_clear();
+    made.model.write(&args.output)?;
+    report(args, &points, images, equalised, &made)?;
+    Ok(Outcome::Done)
+}
+
+/// The evaluation transform that a network file carries.
+pub(super) fn preprocess_of(network: &Network, path: &Path) -> Result<Preprocess> {
+    let Some(text) = network.metadata.get(PREPROCESS) else {
+        bail!(
+            "{} says nothing about preprocessing; import it again with `slimbit import`",
+            path.display()
+        );
+    };
+    let preprocess: Preprocess = serde_json::from_str(text)
+        .with_context(|| format!("preprocessing in {}", path.display()))?;
+    preprocess.validate()?;
+    let shape = network.graph.input_shape();
+    let (height, width) = shape.spatial();
+    let own = (preprocess.channels, preprocess.height, preprocess.width);
+    if own != (shape.channels(), height, width) {
+        bail!(
+            "{}: preprocessing makes {own:?} images, but the network takes {shape}",
+            path.display()
+        );
+    }
+    Ok(preprocess)
+}
+
+/// At most `count` images, spread evenly over a folder or its training split; none of the others is
+/// decoded.
+fn calibration_pixels(path: &Path, preprocess: &Preprocess, count: usize) -> Result<Vec<u8>> {
+    if count == 0 {
+        bail!("quantising needs at least one calibration image");
+    }
+    let dataset = match Dataset::open_split(path, Split::Train) {
+        Err(slimbit_data::DataError::NoSplit { .. }) => Dataset::open(path)?,
+        dataset => dataset?,
+    };
+    let count = count.min(dataset.len());
+    let images: Vec<Vec<u8>> = (0..count)
+        .into_par_iter()
+        .map(|i| Ok(preprocess.codes(&dataset.image(i * dataset.len() / count)?)))
+        .collect::<Result<_>>()?;
+    Ok(images.concat())
+}
+
+fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total as u64);
+    bar.set_position(progress.done as u64);
+    let task = match progress.task {
+        Task::Calibrate => "measuring",
+        Task::Reconstruct => "rounding",
+        Task::Lower => "solving",
+    };
+    bar.set_message(format!("{task} {} {}", progress.point, progress.stage));
+}
+
+fn report(
+    args: &QuantizeArgs,
+    points: &[Point],
+    images: usize,
+    equalised: usize,
+    made: &PostTrained,
+) -> Result<()> {
+    let bytes = fs::metadata(&args.output)?.len();
+    if args.json {
+        let errors: Vec<BTreeMap<&str, f64>> = made
+            .errors
+            .iter()
+            .map(|layers| {
+                layers
+                    .iter()
+                    .map(|e| (e.stage.as_str(), e.relative))
+                    .collect()
+            })
+            .collect();
+        println!(
+            "{}",
+            serde_json::json!({
+                "file": args.output, "points": points, "bytes": bytes, "calibration_images": images,
+                "reconstruction_images": made.images, "equalised_channels": equalised, "layer_errors": errors,
+            })
+        );
+        return Ok(());
+    }
+    println!(
+        "{}: {} points in {bytes} bytes, calibrated on {images} images",
+        args.output.display(),
+        points.len()
+    );
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["point", "worst layer", "its error / variance"]);
+    for (point, layers) in points.iter().zip(&made.errors) {
+        let worst = layers
+            .iter()
+            .max_by(|a, b| a.relative.total_cmp(&b.relative));
+        if let Some(worst) = worst {
+            table.add_row([
+                point.to_string(),
+                worst.stage.clone(),
+                format!("{:.5}", worst.relative),
+            ]);
+        }
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    if table.row_count() > 0 {
+        println!("{table}");
+    }
+    Ok(())
+}
