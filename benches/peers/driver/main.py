@@ -6,10 +6,19 @@ import subprocess
 from . import machine, networks, report
 from .cli import REPOSITORY
 from .comparison import Comparison
+from .engines import EngineFailed
 from .toolchain import Stop, say
 
 
 def run(options, binaries):
+    try:
+        compare(options, binaries)
+    except EngineFailed as error:
+        # Those of peers are part of the report.
+        raise Stop(f"slimbit: {error}; if the file format has changed, use --fresh") from error
+
+
+def compare(options, binaries):
     facts = machine.describe()
     comparison = Comparison(options, binaries, facts)
     threads = [n for n in options.threads if n <= len(comparison.cores)]

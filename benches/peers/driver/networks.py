@@ -86,12 +86,13 @@ def make(network, slimbit, options):
         if not photos.exists():
             images.write_folder(photos, options.calibration, network.size, options.seed)
     net = folder / "net.safetensors"
-    source = [weights] if weights else ["--random", options.seed]
+    source = [weights] if weights else ["--random", options.seed, "--classes", network.classes]
     run = lambda *words: command([slimbit, *words], f"{network.name} cannot be made")
     run("import", *source, "--arch", network.name, "-o", net)
+    # Reconstruction takes minutes and changes weights, which no engine's speed depends on.
     run(
         "quantize", net, "--images", photos, "--calibration-images", options.calibration,
-        "--widths", WIDTHS, "--bits", BITS, "-o", files.slim,
+        "--widths", WIDTHS, "--bits", BITS, "--no-reconstruct", "-o", files.slim,
     )
     run("export", net, "--onnx", folder / "float.onnx")
     run("export", files.slim, "--onnx", folder / "qdq.onnx", "--point", POINT)
