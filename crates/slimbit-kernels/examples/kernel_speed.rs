@@ -1,189 +1,197 @@
-//! Speed of the kernels in GMAC/s, and as a fraction of what the CPU's multiply-accumulate
-//! instruction allows.
+//! Speed of the convolution kernels in GMAC/s, on layers of ResNet-18, ResNet-50 and MobileNetV2,
+//! and as a fraction of what the CPU's multiply-accumulate instruction allows.
 //!
-//! `cargo run --release -p slimbit-kernels --example kernel_speed [level ...]`
+//! `cargo run --release -p slimbit-kernels --example kernel_speed [part of a layer's name] [level]`
+//!
+//! Weights are normal noise, quantised by the greatest of each output channel, as trained ones are:
+//! W8 as they come, W8 with scales 1.4 times larger (`+`), and W4.
 
-use slimbit_kernels::{ConvGeometry, Isa, KernelError, Kernels, Map, MapMut, SLACK};
+use slimbit_kernels::{ConvGeometry, Isa, KernelError, Kernels, Map, MapMut, PackedConv, SLACK};
 use slimbit_num::{Clip, Requant};
 use std::hint::black_box;
 use std::time::Instant;
 
 /// Name, output side, input and output channels, kernel, stride, groups.
-const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 10] = [
-    ("3x3 stem, 32 px", 32, 3, 64, 3, 1, 1),
-    ("3x3 64, 32 px", 32, 64, 64, 3, 1, 1),
-    ("3x3 128 /2, 16 px", 16, 64, 128, 3, 2, 1),
-    ("3x3 256, 14 px", 14, 256, 256, 3, 1, 1),
-    ("3x3 512, 7 px", 7, 512, 512, 3, 1, 1),
-    ("1x1 64-256, 56 px", 56, 64, 256, 1, 1, 1),
-    ("1x1 16-96, 56 px", 56, 16, 96, 1, 1, 1),
-    ("linear 2048-1000", 1, 2048, 1000, 1, 1, 1),
-    ("depthwise 3x3 96, 28 px", 28, 96, 96, 3, 1, 96),
-    ("depthwise 5x5 96, 28 px", 28, 96, 96, 5, 1, 96),
+const LAYERS: [(&str, usize, usize, usize, usize, usize, usize); 22] = [
+    ("r18 stem 7x7/2 112", 112, 3, 64, 7, 2, 1),
+    ("r18 3x3 64 56", 56, 64, 64, 3, 1, 1),
+    ("r18 3x3 64-128/2 28", 28, 64, 128, 3, 2, 1),
+    ("r18 3x3 128 28", 28, 128, 128, 3, 1, 1),
+    ("r18 3x3 256 14", 14, 256, 256, 3, 1, 1),
+    ("r18 3x3 512 7", 7, 512, 512, 3, 1, 1),
+    ("r50 1x1 64-64 56", 56, 64, 64, 1, 1, 1),
+    ("r50 1x1 64-256 56", 56, 64, 256, 1, 1, 1),
+    ("r50 1x1 256-64 56", 56, 256, 64, 1, 1, 1),
+    ("r50 1x1 512-128 28", 28, 512, 128, 1, 1, 1),
+    ("r50 1x1 256-1024 14", 14, 256, 1024, 1, 1, 1),
+    ("r50 1x1 2048-512 7", 7, 2048, 512, 1, 1, 1),
+    ("r50 linear 2048-1000", 1, 2048, 1000, 1, 1, 1),
+    ("mb2 stem 3x3/2 112", 112, 3, 32, 3, 2, 1),
+    ("mb2 1x1 16-96 112", 112, 16, 96, 1, 1, 1),
+    ("mb2 1x1 144-24 56", 56, 144, 24, 1, 1, 1),
+    ("mb2 1x1 64-384 14", 14, 64, 384, 1, 1, 1),
+    ("mb2 1x1 960-160 7", 7, 960, 160, 1, 1, 1),
+    ("mb2 depthwise 3x3 144 56", 56, 144, 144, 3, 1, 144),
+    ("mb2 depthwise 3x3/2 96 56", 56, 96, 96, 3, 2, 96),
+    ("mb2 depthwise 3x3 960 7", 7, 960, 960, 3, 1, 960),
+    ("depthwise 5x5 96 28", 28, 96, 96, 5, 1, 96),
 ];
 
+/// Bits, and how much larger the scale is than it needs to be.
+const GRIDS: [(u32, f64); 3] = [(8, 1.0), (8, 1.4), (4, 1.0)];
+
+/// The best of this many rounds over all layers counts: other loads come and go.
+const ROUNDS: usize = 12;
+
 fn main() -> Result<(), KernelError> {
-    let named: Vec<String> = std::env::args().skip(1).collect();
-    let levels = match &*named {
-        [] => Isa::available(),
-        names => names
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<_, _>>()?,
-    };
-    for isa in levels {
-        let kernels = Kernels::of(isa)?;
-        let peaks = peaks(isa);
-        println!("\nlevel {isa}");
-        for (name, peak) in &peaks {
-            println!("  peak of {name}: {peak:.1} GMAC/s");
+    let mut wanted = String::new();
+    let mut level = Isa::from_env()?;
+    for argument in std::env::args().skip(1) {
+        match argument.parse() {
+            Ok(isa) => level = isa,
+            Err(_) => wanted = argument,
         }
-        for (layer, side, inputs, outputs, kernel, stride, groups) in LAYERS {
-            let geometry = ConvGeometry {
-                out_rows: side,
-                out_cols: side,
-                in_channels: inputs,
-                out_channels: outputs,
-                kernel: [kernel; 2],
-                stride: [stride; 2],
-                dilation: [1; 2],
-                groups,
-            };
-            for bits in [8, 4] {
-                let (speed, chosen) = measure(kernels, geometry, bits)?;
-                print!("  {layer:24} W{bits} {chosen:13} {speed:7.1} GMAC/s");
-                let instruction = if chosen.ends_with("16") {
-                    "vpmaddwd"
-                } else {
-                    "vpmaddubsw"
-                };
-                match peaks.iter().find(|(name, _)| *name == instruction) {
-                    Some((_, peak)) => println!(", {:.0} % of {instruction}", 100.0 * speed / peak),
-                    None => println!(),
-                }
-            }
+    }
+    let kernels = Kernels::of(level)?;
+    let mut layers = Vec::new();
+    for layer in LAYERS.iter().filter(|layer| layer.0.contains(&wanted)) {
+        layers.push(Layer::new(kernels, layer)?);
+    }
+    let mut peak: f64 = 0.0;
+    for _ in 0..ROUNDS {
+        peak = peak.max(slimbit_kernels::peak(level)?);
+        for layer in &mut layers {
+            layer.measure(kernels);
         }
+    }
+    println!("level {level}, peak {:.1} GMAC/s", peak / 1e9);
+    println!(
+        "{:26} {:>7} {:>18} {:>18} {:>18}",
+        "", "MMAC", "W8", "W8+", "W4"
+    );
+    for layer in &layers {
+        print!("{:26} {:7.1}", layer.name, layer.macs / 1e6);
+        for (best, conv) in layer.best.iter().zip(&layer.convs) {
+            let speed = layer.macs / best;
+            print!(
+                " {:7.1} {:3.0} % {}",
+                speed / 1e9,
+                100.0 * speed / peak,
+                conv.kernel_name()
+            );
+        }
+        println!();
     }
     Ok(())
 }
 
-/// GMAC/s of the best of many runs, and the kernel that was chosen.
-fn measure(
-    kernels: &Kernels,
-    geometry: ConvGeometry,
-    bits: u32,
-) -> Result<(f64, &'static str), KernelError> {
-    let ConvGeometry {
-        out_rows,
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        groups,
-        ..
-    } = geometry;
-    let weights = out_channels * kernel[0] * kernel[1] * in_channels / groups;
-    let reach = 1 << (bits - 1);
-    let weights: Vec<i8> = (0..weights as i64)
-        .map(|i| (i * 7919 % (2 * reach - 1) - reach + 1) as i8)
-        .collect();
-    let requant = vec![
-        Requant {
-            m: 12345,
-            c: 1 << 30,
-            k: 24
+struct Layer {
+    name: &'static str,
+    macs: f64,
+    convs: Vec<PackedConv>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Seconds.
+    best: [f64; GRIDS.len()],
+}
+
+impl Layer {
+    fn new(
+        kernels: &Kernels,
+        &(name, side, in_channels, out_channels, kernel, stride, groups): &(
+            &'static str,
+            usize,
+            usize,
+            usize,
+            usize,
+            usize,
+            usize,
+        ),
+    ) -> Result<Layer, KernelError> {
+        let geometry = ConvGeometry {
+            out_rows: side,
+            out_cols: side,
+            in_channels,
+            out_channels,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            groups,
         };
-        out_channels
-    ];
-    let conv = kernels.pack_conv(geometry, &weights, &requant, Clip::unsigned(8))?;
-    let side = (out_rows - 1) * stride[0] + kernel[0];
-    let input: Vec<u8> = (0..side * side * in_channels + SLACK)
-        .map(|i| (i * 31) as u8)
-        .collect();
-    let mut output = vec![0; out_rows * out_rows * out_channels];
-    let mut fastest = f64::INFINITY;
-    let start = Instant::now();
-    while start.elapsed().as_millis() < 150 {
-        let run = Instant::now();
-        kernels.conv(
-            &conv,
-            Map {
-                data: &input,
-                row_stride: side * in_channels,
-                pixel_stride: in_channels,
-            },
-            MapMut {
-                data: black_box(&mut output),
-                row_stride: out_rows * out_channels,
-                pixel_stride: out_channels,
-            },
-        );
-        fastest = fastest.min(run.elapsed().as_secs_f64());
-    }
-    Ok((geometry.macs() as f64 / fastest / 1e9, conv.kernel_name()))
-}
-
-/// What chains of multiply-accumulate instructions reach in registers alone.
-fn peaks(isa: Isa) -> Vec<(&'static str, f64)> {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is available, or its kernels would not have been handed out.
-        Isa::Avx2 => unsafe {
-            vec![
-                ("vpmaddwd", x86::peak::<16>(x86::multiply_words)),
-                ("vpmaddubsw", x86::peak::<32>(x86::multiply_bytes)),
-            ]
-        },
-        _ => Vec::new(),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
-    use std::time::Instant;
-
-    const STEPS: usize = 10_000;
-    const CHAINS: usize = 10;
-
-    /// GMAC/s of a function of `STEPS · CHAINS` instructions of `MACS` multiply-accumulates.
-    ///
-    /// # Safety
-    /// The CPU has AVX2.
-    pub(super) unsafe fn peak<const MACS: usize>(multiply: unsafe fn(__m256i) -> __m256i) -> f64 {
-        let mut fastest = f64::INFINITY;
-        let start = Instant::now();
-        while start.elapsed().as_millis() < 300 {
-            let run = Instant::now();
-            // SAFETY: passed on from the caller.
-            black_box(unsafe { multiply(black_box(_mm256_set1_epi8(1))) });
-            fastest = fastest.min(run.elapsed().as_secs_f64());
-        }
-        (STEPS * CHAINS * MACS) as f64 / fastest / 1e9
+        let taps = kernel * kernel * in_channels / groups;
+        let mut noise = Noise(7);
+        let weights: Vec<f64> = (0..out_channels * taps).map(|_| noise.normal()).collect();
+        let pack = |(bits, headroom): (u32, f64)| {
+            let quantised = weights.chunks(taps).flat_map(|channel| {
+                let greatest = channel.iter().fold(0.0f64, |a, w| a.max(w.abs()));
+                let scale = greatest * headroom / f64::from((1 << (bits - 1)) - 1);
+                channel.iter().map(move |w| (w / scale).round() as i8)
+            });
+            let quantised: Vec<i8> = quantised.collect();
+            let requant = Requant {
+                m: 123_457,
+                c: 1 << 30,
+                k: 26,
+            };
+            let requants = vec![requant; out_channels];
+            kernels.pack_conv(geometry, &quantised, &requants, Clip::unsigned(8))
+        };
+        let input_side = (side - 1) * stride + kernel;
+        Ok(Layer {
+            name,
+            macs: geometry.macs() as f64,
+            convs: GRIDS.into_iter().map(pack).collect::<Result<_, _>>()?,
+            input: (0..input_side * input_side * in_channels + SLACK)
+                .map(|_| noise.next() as u8)
+                .collect(),
+            output: vec![0; side * side * out_channels],
+            best: [f64::INFINITY; GRIDS.len()],
+        })
     }
 
-    #[target_feature(enable = "avx2")]
-    pub(super) fn multiply_words(x: __m256i) -> __m256i {
-        let mut acc = [x; CHAINS];
-        for _ in 0..STEPS {
-            let factor = black_box(x);
-            for acc in &mut acc {
-                *acc = _mm256_madd_epi16(*acc, factor);
+    /// A few milliseconds of each packing.
+    fn measure(&mut self, kernels: &Kernels) {
+        for (best, conv) in self.best.iter_mut().zip(&self.convs) {
+            let geometry = conv.geometry();
+            let input_cols = (geometry.out_cols - 1) * geometry.stride[1] + geometry.kernel[1];
+            let start = Instant::now();
+            while start.elapsed().as_millis() < 4 {
+                let run = Instant::now();
+                kernels.conv(
+                    conv,
+                    Map {
+                        data: &self.input,
+                        row_stride: input_cols * geometry.in_channels,
+                        pixel_stride: geometry.in_channels,
+                    },
+                    MapMut {
+                        data: black_box(&mut self.output),
+                        row_stride: geometry.out_cols * geometry.out_channels,
+                        pixel_stride: geometry.out_channels,
+                    },
+                );
+                *best = best.min(run.elapsed().as_secs_f64());
             }
         }
-        acc.into_iter().fold(x, |a, b| _mm256_xor_si256(a, b))
+    }
+}
+
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as u32
     }
 
-    #[target_feature(enable = "avx2")]
-    pub(super) fn multiply_bytes(x: __m256i) -> __m256i {
-        let mut acc = [x; CHAINS];
-        for _ in 0..STEPS {
-            let factor = black_box(x);
-            for acc in &mut acc {
-                *acc = _mm256_maddubs_epi16(*acc, factor);
-            }
-        }
-        acc.into_iter().fold(x, |a, b| _mm256_xor_si256(a, b))
+    /// The sum of twelve uniform numbers.
+    fn normal(&mut self) -> f64 {
+        (0..12)
+            .map(|_| f64::from(self.next()) / f64::from(1u32 << 31))
+            .sum::<f64>()
+            - 6.0
     }
 }

@@ -9,6 +9,7 @@ mod depthwise;
 mod elementwise;
 mod pool;
 mod rescale;
+mod saturation;
 mod tile;
 
 use crate::conv::{ConvKernel, ConvWeights};
@@ -40,16 +41,27 @@ fn pack_conv(packable: &ConvWeights<'_>) -> Box<dyn ConvKernel> {
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn store_first(codes: __m128i, out: *mut u8, n: usize) {
-    if n >= 16 {
-        // SAFETY: the caller vouches for 16 bytes.
-        unsafe { _mm_storeu_si128(out.cast(), codes) };
-    } else {
-        let mut bytes = [0u8; 16];
-        // SAFETY: the array is 16 bytes; the caller vouches for `n` bytes at `out`.
-        unsafe {
-            _mm_storeu_si128(bytes.as_mut_ptr().cast(), codes);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), out, n);
+    // SAFETY: the caller vouches for `n` bytes.
+    unsafe {
+        if n >= 16 {
+            _mm_storeu_si128(out.cast(), codes);
+        } else {
+            store_few(codes, out, n);
         }
+    }
+}
+
+/// # Safety
+/// As [`store_first`], with `n < 16`.
+#[target_feature(enable = "avx2")]
+#[cold]
+#[inline(never)]
+unsafe fn store_few(codes: __m128i, out: *mut u8, n: usize) {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the array is 16 bytes; the caller vouches for `n` bytes at `out`.
+    unsafe {
+        _mm_storeu_si128(bytes.as_mut_ptr().cast(), codes);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), out, n);
     }
 }
 

@@ -1,392 +1,432 @@
 //! Dense and grouped convolutions, 1×1 and linear among them.
 //!
-//! The windows of a tile are gathered into rows of consecutive codes, [`CHUNK`] at a time;
-//! [`PANELS`] panels of 16 channels then pass over them. Gathering once for 64 channels costs
-//! little, and leaves one inner loop for every shape.
+//! Codes are read where they lie: a block of weights takes four consecutive channels of one tap, so
+//! its inputs are four bytes at an offset that all windows share. Offsets are tabulated once per
+//! call; the order of the blocks is then free, and each panel of 16 channels has its own.
+//!
+//! A long sum is cut into chunks of inputs, so that the weights of a panel stay in the first level
+//! of the cache while a [`BAND`] of pixels passes over them.
 
-use super::rescale::Rescale16;
-use super::tile::{Block, Exact16, MAX_ROWS, Product, Small8};
-use crate::conv::{ConvKernel, ConvWeights, Output, Part};
+use super::LANES;
+use super::rescale::{Element, Exactness, Form, Full, Rescale16, Shifted, Upper};
+use super::saturation::{Arrangement, Block, LEVELS};
+use super::tile::{ROWS, Sums, Tile, Weights};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{ConvGeometry, Map};
 use slimbit_num::Clip;
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
+use std::ops::Range;
 
-/// Codes of a window gathered at a time.
-const CHUNK: usize = 1024;
+/// The most blocks of inputs in a chunk: 20 KiB of weights if none is cut.
+const CHUNK: usize = 320;
 
-/// Panels that share a gathered tile.
-const PANELS: usize = 4;
+/// Pixels whose sums are kept between chunks, 4 KiB.
+const BAND: usize = 64;
 
-/// A row of gathered codes, and room for the last vector of a copy.
-const ROW: usize = CHUNK + 16;
+/// Bytes of weights below which panels take turns on a band, so that its codes are read once.
+const SHARED: usize = 16 << 10;
+
+/// Panels that fill a line of the cache with their results take turns on a band whatever their size.
+const LINE: usize = 4;
 
 pub(super) fn pack(packable: &ConvWeights<'_>) -> Box<dyn ConvKernel> {
-    match safe_run(packable) {
-        0 | 1 => Box::new(Dense::<Exact16>::new(packable, 1)),
-        run => Box::new(Dense::<Small8>::new(packable, run)),
+    Box::new(Dense::new(packable))
+}
+
+struct Dense {
+    inputs: Inputs,
+    /// By panel, then by chunk.
+    portions: Vec<Portion>,
+    blocks: Vec<Block>,
+    /// For each block the index, within its chunk, of the inputs that it takes.
+    sources: Vec<u16>,
+    /// By panel.
+    rescale: Vec<Rescale16>,
+    form: Exactness,
+    clip: Clip,
+}
+
+/// The blocks of one panel and one chunk.
+struct Portion {
+    start: usize,
+    spans: [u16; LEVELS],
+}
+
+/// How the inputs of a window are cut into blocks and chunks.
+#[derive(Clone, Copy)]
+struct Inputs {
+    /// Blocks per tap: the last reads up to three codes beyond, with weights of 0.
+    per_tap: usize,
+    blocks: usize,
+    chunks: usize,
+}
+
+impl Inputs {
+    fn new(geometry: &ConvGeometry) -> Inputs {
+        let per_tap = geometry.group_inputs().div_ceil(4);
+        let blocks = geometry.kernel[0] * geometry.kernel[1] * per_tap;
+        Inputs {
+            per_tap,
+            blocks,
+            chunks: blocks.div_ceil(CHUNK),
+        }
+    }
+
+    /// The blocks of a chunk; chunks are of about equal length.
+    fn chunk(self, index: usize) -> Range<usize> {
+        self.blocks * index / self.chunks..self.blocks * (index + 1) / self.chunks
+    }
+
+    /// Tabulates where the blocks of a chunk find their codes, from the first code of a window on.
+    fn tabulate(self, chunk: usize, geometry: &ConvGeometry, input: &Map<'_>, table: &mut Table) {
+        let Range { start, end } = self.chunk(chunk);
+        let mut tap = start / self.per_tap;
+        let mut skip = start % self.per_tap;
+        let mut filled = 0;
+        while filled < end - start {
+            let (row, col) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
+            let first = row * geometry.dilation[0] * input.row_stride
+                + col * geometry.dilation[1] * input.pixel_stride;
+            let n = (self.per_tap - skip).min(end - start - filled);
+            for (offset, block) in table[filled..][..n].iter_mut().zip(skip..) {
+                *offset = first + 4 * block;
+            }
+            filled += n;
+            skip = 0;
+            tap += 1;
+        }
     }
 }
 
-/// The greatest power of two such that sums of so many blocks fit 16 bits in every lane of
-/// `vpmaddubsw`; 0 if even a pair of products can saturate. Partial sums lie between the sums of
-/// the negative and of the positive products.
-fn safe_run(packable: &ConvWeights<'_>) -> usize {
-    let fits = |run: usize| {
-        (0..packable.geometry.out_channels).all(|channel| {
-            packable.channel(channel).chunks(4 * run).all(|blocks| {
-                [[0, 1], [2, 3]].into_iter().all(|pair| {
-                    let weights = blocks.chunks(4).flat_map(|block| {
-                        pair.into_iter()
-                            .filter_map(|i| block.get(i))
-                            .map(|&w| 255 * i64::from(w))
-                    });
-                    let (lo, hi) =
-                        weights.fold((0, 0), |(lo, hi), w| (lo + w.min(0), hi + w.max(0)));
-                    lo >= i16::MIN.into() && hi <= i16::MAX.into()
-                })
-            })
-        })
-    };
-    let runs = std::iter::successors(Some(CHUNK / 4), |run| Some(run / 2).filter(|&run| run > 0));
-    runs.into_iter().find(|&run| fits(run)).unwrap_or(0)
-}
+type Table = [usize; CHUNK];
 
-/// Packed weights for one way of forming products.
-struct Dense<P> {
-    /// `[group][panel of 16 channels][block of 4 inputs]`; absent channels and inputs are 0.
-    weights: Vec<Block>,
-    /// `[group][panel]`.
-    rescale: Vec<Rescale16>,
-    narrow: bool,
-    clip: Clip,
-    run: usize,
-    product: PhantomData<P>,
-}
-
-impl<P: Product> Dense<P> {
-    fn new(packable: &ConvWeights<'_>, run: usize) -> Dense<P> {
+impl Dense {
+    fn new(packable: &ConvWeights<'_>) -> Dense {
         let geometry = &packable.geometry;
-        let (outputs, taps) = (geometry.group_outputs(), geometry.taps());
+        let inputs = Inputs::new(geometry);
+        let outputs = geometry.group_outputs();
+        let form = Exactness::of_all(packable);
+        let panels = geometry.groups * outputs.div_ceil(16);
         let mut dense = Dense {
-            weights: Vec::with_capacity(geometry.groups * outputs.div_ceil(16) * taps.div_ceil(4)),
-            rescale: Vec::with_capacity(geometry.groups * outputs.div_ceil(16)),
-            narrow: (0..geometry.out_channels)
-                .all(|o| Rescale16::is_narrow(packable.requant[o], packable.accumulator(o))),
+            inputs,
+            portions: Vec::with_capacity(panels * inputs.chunks),
+            blocks: Vec::with_capacity(panels * inputs.blocks),
+            sources: Vec::with_capacity(panels * inputs.blocks),
+            rescale: Vec::with_capacity(panels),
+            form,
             clip: packable.clip,
-            run,
-            product: PhantomData,
         };
         for group in 0..geometry.groups {
             for panel in (0..outputs).step_by(16) {
                 let first = group * outputs + panel;
-                let present = (outputs - panel).min(16);
-                dense
-                    .rescale
-                    .push(Rescale16::new(&packable.requant[first..][..present]));
-                for block in (0..taps).step_by(4) {
-                    dense.weights.push(P::block(|channel, input| {
-                        if channel < present && block + input < taps {
-                            packable.channel(first + channel)[block + input]
-                        } else {
-                            0
-                        }
-                    }));
+                let channels = first..first + (outputs - panel).min(16);
+                let requant = &packable.requant[channels.clone()];
+                dense.rescale.push(Rescale16::new(requant, form));
+                for chunk in 0..inputs.chunks {
+                    let given = inputs.chunk(chunk);
+                    let blocks = given.map(|block| inputs.block(packable, &channels, block));
+                    dense.push(Arrangement::new(blocks.collect()));
                 }
             }
         }
         dense
     }
 
-    /// # Safety
-    /// As [`ConvKernel::run`], with `NARROW` only if `self.narrow`.
-    #[target_feature(enable = "avx2")]
-    unsafe fn sweep<const NARROW: bool>(
-        &self,
-        geometry: &ConvGeometry,
-        part: &Part,
-        input: Map<'_>,
-        output: Output<'_>,
-    ) {
-        let runs = Runs::new(geometry, &input);
-        let outputs = geometry.group_outputs();
-        let panels = outputs.div_ceil(16);
-        let passes = panels.div_ceil(PANELS);
-        let mut scratch = Scratch::<P::Code>::new();
-        for pass in part.panels.clone() {
-            let (group, panel) = (pass / passes, pass % passes * PANELS);
-            let first = group * panels + panel;
-            let channels = Channels {
-                panels: first..group * panels + panels.min(panel + PANELS),
-                start: group * outputs + 16 * panel,
-                end: (group + 1) * outputs,
-            };
-            let mut pixels = Pixels {
-                row: part.rows.start,
-                col: 0,
-            };
-            while pixels.row < part.rows.end {
-                let mut tile = Tile {
-                    windows: [0; MAX_ROWS],
-                    outputs: [0; MAX_ROWS],
-                };
-                let mut count = 0;
-                while count < P::ROWS && pixels.row < part.rows.end {
-                    tile.windows[count] = pixels.row * geometry.stride[0] * input.row_stride
-                        + pixels.col * geometry.stride[1] * input.pixel_stride
-                        + group * geometry.group_inputs();
-                    tile.outputs[count] = match &output {
-                        Output::Codes(map) => {
-                            pixels.row * map.row_stride + pixels.col * map.pixel_stride
-                        }
-                        Output::Wide(map) => {
-                            pixels.row * map.row_stride + pixels.col * map.pixel_stride
-                        }
-                    };
-                    pixels.step(geometry.out_cols);
-                    count += 1;
-                }
-                let compute = match count {
-                    1 => Self::tile::<1, NARROW>,
-                    2 => Self::tile::<2, NARROW>,
-                    3 => Self::tile::<3, NARROW>,
-                    4 => Self::tile::<4, NARROW>,
-                    5 => Self::tile::<5, NARROW>,
-                    _ => Self::tile::<MAX_ROWS, NARROW>,
-                };
-                // SAFETY: the caller vouches for the windows and the outputs of these pixels.
-                unsafe {
-                    compute(
-                        self,
-                        &runs,
-                        &channels,
-                        &tile,
-                        input.data,
-                        &output,
-                        &mut scratch,
-                    );
-                }
-            }
+    fn push(&mut self, arrangement: Arrangement) {
+        self.portions.push(Portion {
+            start: self.blocks.len(),
+            // At most two blocks for each of a chunk.
+            spans: arrangement.spans.map(|spans| spans as u16),
+        });
+        self.blocks.extend(arrangement.blocks);
+        self.sources.extend(arrangement.sources);
+    }
+
+    fn weights(&self, panel: usize, chunk: usize) -> Weights<'_> {
+        let portion = &self.portions[panel * self.inputs.chunks + chunk];
+        Weights {
+            blocks: &self.blocks[portion.start..],
+            sources: &self.sources[portion.start..],
+            spans: &portion.spans,
+            has_long: portion.spans[2..].iter().any(|&spans| spans > 0),
         }
     }
 
-    /// `R` pixels of up to [`PANELS`] panels.
-    ///
     /// # Safety
-    /// The CPU has AVX2. The windows of the tile lie in `input` with the slack after them, its
-    /// pixels in `output`.
+    /// As [`ConvKernel::run`], with the form that the constants were made for.
     #[target_feature(enable = "avx2")]
-    unsafe fn tile<const R: usize, const NARROW: bool>(
+    unsafe fn sweep<F: Form, E: Element>(
         &self,
-        runs: &Runs,
-        channels: &Channels,
-        tile: &Tile,
-        input: &[u8],
-        output: &Output<'_>,
-        scratch: &mut Scratch<P::Code>,
+        geometry: &ConvGeometry,
+        part: &Part,
+        input: &Map<'_>,
+        output: &Target<'_, E>,
     ) {
-        let blocks = runs.total.div_ceil(4);
-        let codes = scratch.rows.as_mut_ptr().cast::<P::Code>();
-        let mut start = 0;
-        while start < runs.total {
-            let end = runs.total.min(start + CHUNK);
-            for row in 0..R {
-                // SAFETY: the caller vouches for the windows; a scratch row has room for a chunk
-                // and a vector.
-                unsafe {
-                    let window = input.as_ptr().add(tile.windows[row]);
-                    runs.gather::<P>(window, start..end, codes.add(row * ROW));
-                }
-            }
-            for (index, panel) in channels.panels.clone().enumerate() {
-                let mut acc = [[_mm256_setzero_si256(); 2]; R];
-                let sums = scratch.sums[index].as_mut_ptr().cast::<[__m256i; 2]>();
-                if start > 0 {
-                    for row in 0..R {
-                        // SAFETY: `sums` holds two registers for each of `MAX_ROWS` rows.
-                        acc[row] = unsafe { sums.add(row).read() };
-                    }
-                }
-                // SAFETY: the rows were gathered up to `end`, and a panel has `blocks` blocks.
-                unsafe {
-                    let rows = std::array::from_fn(|row| codes.add(row * ROW).cast_const());
-                    let weights = self.weights.as_ptr().add(panel * blocks + start / 4);
-                    P::accumulate::<R>(
-                        &mut acc,
-                        rows,
-                        weights,
-                        (end - start).div_ceil(4),
-                        self.run,
-                    );
-                }
-                if end < runs.total {
-                    for row in 0..R {
-                        // SAFETY: as for the read.
-                        unsafe { sums.add(row).write(acc[row]) };
-                    }
-                    continue;
-                }
-                let rescale = &self.rescale[panel];
-                let channel = channels.start + 16 * index;
-                let n = channels.end - channel;
-                for row in 0..R {
-                    // SAFETY: the caller vouches for all channels of the pixel.
+        let outputs = geometry.group_outputs();
+        let per_group = outputs.div_ceil(16);
+        let shared = (SHARED / (64 * self.inputs.blocks)).max(LINE) / LINE * LINE;
+        let mut scratch = Scratch {
+            sums: [[[0; 8]; 2]; BAND],
+            table: [0; CHUNK],
+        };
+        if self.inputs.chunks == 1 {
+            self.inputs.tabulate(0, geometry, input, &mut scratch.table);
+        }
+        let mut start = part.panels.start;
+        while start < part.panels.end {
+            let (group, panel) = (start / per_group, start % per_group);
+            let end = (panel / shared * shared + shared).min(per_group);
+            let end = (group * per_group + end).min(part.panels.end);
+            let pixels = part.rows.start * geometry.out_cols..part.rows.end * geometry.out_cols;
+            for first in pixels.clone().step_by(BAND) {
+                let band = Band::new(
+                    geometry,
+                    first..pixels.end.min(first + BAND),
+                    (input, group * geometry.group_inputs()),
+                    output,
+                );
+                for panel in start..end {
+                    let channel = group * outputs + 16 * (panel - group * per_group);
+                    let channels = channel..(channel + 16).min((group + 1) * outputs);
+                    // SAFETY: the caller vouches for the windows and the outputs of these pixels,
+                    // all of whose panels exist.
                     unsafe {
-                        match output {
-                            Output::Codes(map) => {
-                                let out = map.pixel(0, 0).add(tile.outputs[row] + channel);
-                                rescale.store_codes::<NARROW>(acc[row], self.clip, out, n);
-                            }
-                            Output::Wide(map) => {
-                                let out = map.pixel(0, 0).add(tile.outputs[row] + channel);
-                                rescale.store_wide::<NARROW>(acc[row], self.clip, out, n);
-                            }
-                        }
+                        self.panel::<F, E>(
+                            geometry,
+                            (panel, channels),
+                            &band,
+                            output,
+                            &mut scratch,
+                            input,
+                        );
                     }
                 }
             }
             start = end;
         }
     }
+
+    /// All chunks of a panel at the pixels of a band.
+    ///
+    /// # Safety
+    /// The CPU has AVX2. The windows of the band lie in `input` with the slack after them, its
+    /// pixels in `output`; the panel exists and computes these channels.
+    #[target_feature(enable = "avx2")]
+    unsafe fn panel<F: Form, E: Element>(
+        &self,
+        geometry: &ConvGeometry,
+        (panel, channels): (usize, Range<usize>),
+        band: &Band,
+        output: &Target<'_, E>,
+        scratch: &mut Scratch,
+        input: &Map<'_>,
+    ) {
+        for chunk in 0..self.inputs.chunks {
+            if self.inputs.chunks > 1 {
+                self.inputs
+                    .tabulate(chunk, geometry, input, &mut scratch.table);
+            }
+            let weights = self.weights(panel, chunk);
+            let step = Step {
+                weights: &weights,
+                first: chunk == 0,
+                rescale: (chunk + 1 == self.inputs.chunks).then(|| &self.rescale[panel]),
+                clip: self.clip,
+                channels: channels.clone(),
+            };
+            // SAFETY: the caller vouches for the windows and the outputs of these pixels; the table
+            // is that of the chunk.
+            unsafe { step.sweep::<F, E>(band, output, scratch) };
+        }
+    }
 }
 
-impl<P: Product> ConvKernel for Dense<P> {
-    /// [`PANELS`] panels of 16 channels, which share their gathered tiles.
+impl Inputs {
+    /// The weights of a panel for the inputs of a block, absent channels and inputs as 0.
+    fn block(self, packable: &ConvWeights<'_>, channels: &Range<usize>, block: usize) -> Block {
+        let per_tap = packable.geometry.group_inputs();
+        let (tap, skip) = (block / self.per_tap, block % self.per_tap * 4);
+        let present = (per_tap - skip).min(4);
+        let mut weights = Block([0; 64]);
+        for (lane, weights) in LANES.iter().zip(weights.0.as_chunks_mut::<4>().0) {
+            if *lane < channels.len() {
+                let channel = packable.channel(channels.start + lane);
+                let present = &channel[tap * per_tap + skip..][..present];
+                weights[..present.len()].copy_from_slice(present);
+            }
+        }
+        weights
+    }
+}
+
+/// One chunk of a panel.
+struct Step<'a> {
+    weights: &'a Weights<'a>,
+    /// Whether the sums start here.
+    first: bool,
+    /// The constants, if the sums end here.
+    rescale: Option<&'a Rescale16>,
+    clip: Clip,
+    channels: Range<usize>,
+}
+
+impl Step<'_> {
+    /// # Safety
+    /// The CPU has AVX2. The windows of the band lie in memory with the slack after them, its
+    /// pixels in `output`; `scratch` has the table of the chunk.
+    #[target_feature(enable = "avx2")]
+    unsafe fn sweep<F: Form, E: Element>(
+        &self,
+        band: &Band,
+        output: &Target<'_, E>,
+        scratch: &mut Scratch,
+    ) {
+        let mut pixel = 0;
+        // SAFETY: as for the caller; no tile leaves the band.
+        unsafe {
+            while pixel + ROWS <= band.len {
+                self.tile::<F, E, ROWS>(band, pixel, output, scratch);
+                pixel += ROWS;
+            }
+            match band.len - pixel {
+                3 => self.tile::<F, E, 3>(band, pixel, output, scratch),
+                2 => self.tile::<F, E, 2>(band, pixel, output, scratch),
+                1 => self.tile::<F, E, 1>(band, pixel, output, scratch),
+                _ => (),
+            }
+        }
+    }
+
+    /// The `R` pixels of a band from `pixel` on.
+    ///
+    /// # Safety
+    /// As [`sweep`](Step::sweep); the band has these pixels.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn tile<F: Form, E: Element, const R: usize>(
+        &self,
+        band: &Band,
+        pixel: usize,
+        output: &Target<'_, E>,
+        scratch: &mut Scratch,
+    ) where
+        Sums<R>: Tile,
+    {
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        // SAFETY: the caller vouches for the pixels, and with them for the windows and the table;
+        // there are two registers of sums for each pixel of a band.
+        unsafe {
+            let kept = scratch.sums.as_mut_ptr().cast::<[__m256i; 2]>().add(pixel);
+            if !self.first {
+                for row in 0..R {
+                    sums[row] = kept.add(row).read();
+                }
+            }
+            let mut rows = [*band.windows.get_unchecked(pixel); ROWS];
+            for row in 1..R {
+                rows[row] = *band.windows.get_unchecked(pixel + row);
+            }
+            sums = sums.accumulate(rows, scratch.table.as_ptr(), self.weights);
+            let Some(rescale) = self.rescale else {
+                for row in 0..R {
+                    kept.add(row).write(sums[row]);
+                }
+                return;
+            };
+            let mut out = [output.pixel(0, 0).add(self.channels.start); R];
+            for row in 0..R {
+                out[row] = out[row].add(*band.outputs.get_unchecked(pixel + row));
+            }
+            E::store::<F, R>(rescale, &sums, self.clip, out, self.channels.len());
+        }
+    }
+}
+
+impl ConvKernel for Dense {
+    /// 16 channels each.
     fn panels(&self, geometry: &ConvGeometry) -> usize {
-        geometry.groups * geometry.group_outputs().div_ceil(16 * PANELS)
+        geometry.groups * geometry.group_outputs().div_ceil(16)
     }
 
     unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
         // SAFETY: passed on from the caller.
         unsafe {
-            if self.narrow {
-                self.sweep::<true>(geometry, part, input, output);
-            } else {
-                self.sweep::<false>(geometry, part, input, output);
+            match (&output, self.form) {
+                (Output::Codes(to), Exactness::Upper) => {
+                    self.sweep::<Upper, _>(geometry, part, &input, to);
+                }
+                (Output::Codes(to), Exactness::Shifted) => {
+                    self.sweep::<Shifted, _>(geometry, part, &input, to);
+                }
+                (Output::Codes(to), Exactness::Full) => {
+                    self.sweep::<Full, _>(geometry, part, &input, to);
+                }
+                (Output::Wide(to), _) => self.sweep::<Full, _>(geometry, part, &input, to),
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.weights) + size_of_val(&*self.rescale)
+        size_of_val(&*self.blocks)
+            + size_of_val(&*self.sources)
+            + size_of_val(&*self.portions)
+            + size_of_val(&*self.rescale)
     }
 
     fn name(&self) -> &'static str {
-        P::NAME
+        "dense8"
     }
 }
 
-/// The channels that one pass over the pixels computes.
-struct Channels {
-    panels: std::ops::Range<usize>,
-    start: usize,
-    /// End of the group.
-    end: usize,
+/// Where the pixels of a band find their windows and leave their results.
+struct Band {
+    len: usize,
+    /// The first code of each window.
+    windows: [*const u8; BAND],
+    /// The offset of each pixel in the output.
+    outputs: [usize; BAND],
 }
 
-/// Offsets of the first tap and of the output of each pixel.
-struct Tile {
-    windows: [usize; MAX_ROWS],
-    outputs: [usize; MAX_ROWS],
-}
-
-struct Pixels {
-    row: usize,
-    col: usize,
-}
-
-impl Pixels {
-    fn step(&mut self, cols: usize) {
-        self.col += 1;
-        if self.col == cols {
-            *self = Pixels {
-                row: self.row + 1,
-                col: 0,
-            };
+impl Band {
+    /// `input` is a map and the first channel that is read.
+    ///
+    /// # Panics
+    /// When a window starts beyond the map.
+    fn new<E>(
+        geometry: &ConvGeometry,
+        pixels: Range<usize>,
+        (input, channel): (&Map<'_>, usize),
+        output: &Target<'_, E>,
+    ) -> Band {
+        let mut band = Band {
+            len: pixels.len(),
+            windows: [std::ptr::null(); BAND],
+            outputs: [0; BAND],
+        };
+        let (mut row, mut col) = (
+            pixels.start / geometry.out_cols,
+            pixels.start % geometry.out_cols,
+        );
+        let places = band.windows.iter_mut().zip(&mut band.outputs);
+        for (window, place) in places.take(pixels.len()) {
+            let first = row * geometry.stride[0] * input.row_stride
+                + col * geometry.stride[1] * input.pixel_stride
+                + channel;
+            *window = input.data[first..].as_ptr();
+            *place = row * output.row_stride + col * output.pixel_stride;
+            col += 1;
+            if col == geometry.out_cols {
+                (row, col) = (row + 1, 0);
+            }
         }
+        band
     }
 }
 
 /// Aligned for whole registers.
 #[repr(C, align(64))]
-struct Scratch<C> {
+struct Scratch {
     /// Sums of the chunks so far, in lane order.
-    sums: [[[i32; 16]; MAX_ROWS]; PANELS],
-    rows: [[C; ROW]; MAX_ROWS],
-}
-
-impl<C: Copy + Default> Scratch<C> {
-    fn new() -> Scratch<C> {
-        Scratch {
-            sums: [[[0; 16]; MAX_ROWS]; PANELS],
-            rows: [[C::default(); ROW]; MAX_ROWS],
-        }
-    }
-}
-
-/// A window as runs of consecutive bytes.
-struct Runs {
-    len: usize,
-    /// Runs per row of the kernel.
-    per_row: usize,
-    /// Bytes from a run to the next of the same row.
-    step: usize,
-    row_step: usize,
-    /// Codes of all runs.
-    total: usize,
-}
-
-impl Runs {
-    fn new(geometry: &ConvGeometry, input: &Map<'_>) -> Runs {
-        let [_, kernel_cols] = geometry.kernel;
-        let inputs = geometry.group_inputs();
-        let step = geometry.dilation[1] * input.pixel_stride;
-        let contiguous = step == inputs;
-        Runs {
-            len: if contiguous {
-                kernel_cols * inputs
-            } else {
-                inputs
-            },
-            per_row: if contiguous { 1 } else { kernel_cols },
-            step,
-            row_step: geometry.dilation[0] * input.row_stride,
-            total: geometry.taps(),
-        }
-    }
-
-    /// Copies the codes `range` of the window to `to`, and up to 15 arbitrary codes after them.
-    ///
-    /// # Safety
-    /// The CPU has AVX2. All runs and 16 more bytes are readable; the range and 16 more codes are
-    /// writable.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn gather<P: Product>(
-        &self,
-        window: *const u8,
-        range: std::ops::Range<usize>,
-        to: *mut P::Code,
-    ) {
-        let mut skip = range.start % self.len;
-        let mut col = range.start / self.len % self.per_row;
-        let row = range.start / self.len / self.per_row;
-        let (mut start, mut done) = (row * self.row_step + col * self.step, 0);
-        while done < range.len() {
-            let n = (self.len - skip).min(range.len() - done);
-            for i in (0..n).step_by(16) {
-                // SAFETY: `i` is within the run and within the range; a vector reaches at most 15
-                // beyond.
-                unsafe { P::copy16(window.add(start + skip + i), to.add(done + i)) };
-            }
-            done += n;
-            skip = 0;
-            col += 1;
-            start += self.step;
-            if col == self.per_row {
-                start = start - self.per_row * self.step + self.row_step;
-                col = 0;
-            }
-        }
-    }
+    sums: [[[i32; 8]; 2]; BAND],
+    table: Table,
 }

@@ -1,8 +1,8 @@
 //! Depthwise convolutions: channels across the lanes, taps two at a time.
 
-use super::rescale::Rescale16;
+use super::rescale::{Element, Exactness, Form, Full, Rescale16, Shifted, Upper};
 use super::{LANES, widen16};
-use crate::conv::{ConvKernel, ConvWeights, Output, Part};
+use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{ConvGeometry, Map};
 use slimbit_num::{Clip, Requant};
 use std::arch::x86_64::*;
@@ -110,19 +110,17 @@ fn small_pairs<const D: usize>(
 
 struct Constants {
     rescale: Vec<Rescale16>,
-    narrow: bool,
+    form: Exactness,
     clip: Clip,
 }
 
 impl Constants {
     fn new(packable: &ConvWeights<'_>) -> Constants {
-        let requant: &[Requant] = packable.requant;
-        let narrow = |(o, &requant): (usize, &Requant)| {
-            Rescale16::is_narrow(requant, packable.accumulator(o))
-        };
+        let form = Exactness::of_all(packable);
+        let rescale = |channels: &[Requant]| Rescale16::new(channels, form);
         Constants {
-            rescale: requant.chunks(16).map(Rescale16::new).collect(),
-            narrow: requant.iter().enumerate().all(narrow),
+            rescale: packable.requant.chunks(16).map(rescale).collect(),
+            form,
             clip: packable.clip,
         }
     }
@@ -186,14 +184,14 @@ trait Accumulate: Send + Sync {
 }
 
 /// # Safety
-/// As [`ConvKernel::run`], with `NARROW` only if the constants say so.
+/// As [`ConvKernel::run`], with the form that the constants were made for.
 #[target_feature(enable = "avx2")]
-unsafe fn sweep<K: Accumulate, const NARROW: bool>(
+unsafe fn sweep<K: Accumulate, F: Form, E: Element>(
     kernel: &K,
     geometry: &ConvGeometry,
     part: &Part,
     input: &Map<'_>,
-    output: &Output<'_>,
+    output: &Target<'_, E>,
 ) {
     let taps = Taps::new(geometry, input);
     let Constants { rescale, clip, .. } = kernel.constants();
@@ -217,16 +215,8 @@ unsafe fn sweep<K: Accumulate, const NARROW: bool>(
                     let (acc, n) = (sums[vector], channels - channel);
                     // SAFETY: the caller vouches for all channels of the pixel.
                     unsafe {
-                        match output {
-                            Output::Codes(map) => {
-                                let out = map.pixel(row, col).add(channel);
-                                rescale.store_codes::<NARROW>(acc, *clip, out, n);
-                            }
-                            Output::Wide(map) => {
-                                let out = map.pixel(row, col).add(channel);
-                                rescale.store_wide::<NARROW>(acc, *clip, out, n);
-                            }
-                        }
+                        let out = output.pixel(row, col).add(channel);
+                        E::store::<F, 1>(rescale, &[acc], *clip, [out], n);
                     }
                 }
             }
@@ -242,10 +232,17 @@ impl<K: Accumulate> ConvKernel for K {
     unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
         // SAFETY: passed on from the caller.
         unsafe {
-            if self.constants().narrow {
-                sweep::<K, true>(self, geometry, part, &input, &output);
-            } else {
-                sweep::<K, false>(self, geometry, part, &input, &output);
+            match (&output, self.constants().form) {
+                (Output::Codes(to), Exactness::Upper) => {
+                    sweep::<K, Upper, _>(self, geometry, part, &input, to);
+                }
+                (Output::Codes(to), Exactness::Shifted) => {
+                    sweep::<K, Shifted, _>(self, geometry, part, &input, to);
+                }
+                (Output::Codes(to), Exactness::Full) => {
+                    sweep::<K, Full, _>(self, geometry, part, &input, to);
+                }
+                (Output::Wide(to), _) => sweep::<K, Full, _>(self, geometry, part, &input, to),
             }
         }
     }

@@ -86,7 +86,8 @@ unsafe fn add_narrow(
                         rescale(_mm256_unpackhi_epi16(qa, qb)),
                     );
                     let to = out.data.as_mut_ptr().add(out_pixel + channel);
-                    store_first(clip_to_bytes(sums, clip), to, channels - channel);
+                    let codes = clip_to_bytes(sums, sums, clip);
+                    store_first(_mm256_castsi256_si128(codes), to, channels - channel);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Pooling: channels across the lanes.
 
-use super::rescale::{Rescale16, store_sums};
+use super::rescale::{Element, Exactness, Full, Rescale16, Shifted, store_sums};
 use super::{store_first, widen16};
 use crate::{Border, Map, MapMut, Window};
 use slimbit_num::{Clip, Requant};
@@ -61,9 +61,9 @@ pub(super) unsafe fn sum_pool(
     clip: Clip,
     [rows, cols, channels]: [usize; 3],
 ) {
-    let rescale = Rescale16::new(&[*requant; 16]);
     let codes = (window.kernel[0] * window.kernel[1]) as i64;
-    let narrow = Rescale16::is_narrow(*requant, (0, 255 * codes));
+    let form = Exactness::of(*requant, (0, 255 * codes));
+    let rescale = Rescale16::new(&[*requant; 16], form);
     for row in 0..rows {
         for col in 0..cols {
             let first = row * window.stride[0] * input.row_stride
@@ -74,10 +74,11 @@ pub(super) unsafe fn sum_pool(
                 unsafe {
                     let sums = sum16(&input, first + channel, window.kernel);
                     let to = out.data.as_mut_ptr().add(pixel + channel);
-                    if narrow {
-                        rescale.store_codes::<true>(sums, clip, to, channels - channel);
+                    let n = channels - channel;
+                    if form == Exactness::Full {
+                        u8::store::<Full, 1>(&rescale, &[sums], clip, [to], n);
                     } else {
-                        rescale.store_codes::<false>(sums, clip, to, channels - channel);
+                        u8::store::<Shifted, 1>(&rescale, &[sums], clip, [to], n);
                     }
                 }
             }

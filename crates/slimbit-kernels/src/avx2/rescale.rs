@@ -1,14 +1,48 @@
 //! `clip((m·acc + c) >> k)` of 16 channels, in 64 bits.
 
 use super::{LANES, store_first};
+use crate::conv::ConvWeights;
 use slimbit_num::{Clip, Requant};
 use std::arch::x86_64::*;
 
+/// The cheapest form that is exact for some channels; later ones are exact where earlier ones are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Exactness {
+    /// [`Upper`].
+    Upper,
+    /// [`Shifted`].
+    Shifted,
+    /// [`Full`].
+    Full,
+}
+
+impl Exactness {
+    /// Of a channel whose accumulators lie in `[lo, hi]`: with a shift of at least 32, `m·acc + c`
+    /// must not wrap. It is monotone in the accumulator, so the ends decide.
+    pub(super) fn of(requant: Requant, (lo, hi): (i64, i64)) -> Exactness {
+        let fits = |Requant { m, c, .. }: &Requant| {
+            [lo, hi]
+                .into_iter()
+                .all(|acc| i64::try_from(i128::from(*m) * i128::from(acc) + i128::from(*c)).is_ok())
+        };
+        match raised(requant).filter(fits) {
+            Some(Requant { k: 32, .. }) => Exactness::Upper,
+            Some(_) => Exactness::Shifted,
+            None => Exactness::Full,
+        }
+    }
+
+    /// Of all channels of a convolution.
+    pub(super) fn of_all(packable: &ConvWeights<'_>) -> Exactness {
+        let channels = packable.requant.iter().enumerate();
+        channels
+            .map(|(o, &requant)| Exactness::of(requant, packable.accumulator(o)))
+            .max()
+            .unwrap_or(Exactness::Upper)
+    }
+}
+
 /// The rescaling constants of 16 channels.
-///
-/// AVX2 has no arithmetic 64-bit shift. With `s = m·acc + c` in wrapping 64 bits and `u = s + 2⁶³`
-/// read as unsigned, `u >> k = floor((s + 2⁶³) / 2ᵏ) = floor(s / 2ᵏ) + 2⁶³⁻ᵏ` for every `k ≤ 63`: a
-/// logical shift, and a constant to take away again. The `2⁶³` is part of `c` here.
 #[derive(Clone)]
 #[repr(C, align(32))]
 pub(super) struct Rescale16 {
@@ -16,115 +50,220 @@ pub(super) struct Rescale16 {
     m: [[i64; 4]; 4],
     c: [[i64; 4]; 4],
     k: [[i64; 4]; 4],
-    /// The low halves of `2⁶³⁻ᵏ`, in the order in which the quarters are merged.
-    excess: [[i32; 8]; 2],
+    /// What the [`Shifted`] form still has to shift by, in lane order.
+    shift: [[i32; 8]; 2],
 }
 
 impl Rescale16 {
-    /// The constants of up to 16 channels; absent ones give 0.
-    pub(super) fn new(channels: &[Requant]) -> Rescale16 {
+    /// The constants of up to 16 channels, for a form that is exact for all of them; absent ones
+    /// give 0.
+    pub(super) fn new(channels: &[Requant], form: Exactness) -> Rescale16 {
         let absent = Requant { m: 0, c: 0, k: 0 };
-        let lane = |lane: usize| channels.get(LANES[lane]).copied().unwrap_or(absent);
-        let quarter = |q: usize, i: usize| lane(8 * (q / 2) + 2 * i + q % 2);
-        let by_quarters = |f: fn(Requant) -> i64| {
-            std::array::from_fn(|q| std::array::from_fn(|i| f(quarter(q, i))))
+        let lane = |lane: usize| {
+            let requant = channels.get(LANES[lane]).copied().unwrap_or(absent);
+            match raised(requant) {
+                Some(raised) if form != Exactness::Full => raised,
+                _ => requant,
+            }
         };
-        let merged = |half: usize, i: usize| quarter(2 * half + i / 2 % 2, i % 2 + 2 * (i / 4));
+        let by_quarters = |f: fn(Requant) -> i64| {
+            std::array::from_fn(|q| std::array::from_fn(|i| f(lane(8 * (q / 2) + 2 * i + q % 2))))
+        };
         Rescale16 {
             m: by_quarters(|r| r.m.into()),
-            c: by_quarters(|r| r.c.wrapping_add(i64::MIN)),
+            c: by_quarters(|r| r.c),
             k: by_quarters(|r| r.k.min(63).into()),
-            excess: std::array::from_fn(|half| {
-                std::array::from_fn(|i| (1u64 << 63 >> merged(half, i).k.min(63)) as i32)
+            shift: std::array::from_fn(|half| {
+                std::array::from_fn(|i| i32::from(lane(8 * half + i).k.min(63)) - 32)
             }),
         }
     }
 
-    /// Whether the narrow form is exact for a channel: for accumulators in `[lo, hi]`, `m·acc + c`
-    /// does not wrap and its shifted value fits 32 bits. Both are monotone in the accumulator,
-    /// so the ends decide.
-    pub(super) fn is_narrow(requant: Requant, (lo, hi): (i64, i64)) -> bool {
-        [lo, hi].into_iter().all(|acc| {
-            let sum = i128::from(requant.m) * i128::from(acc) + i128::from(requant.c);
-            i64::try_from(sum).is_ok_and(|sum| i32::try_from(sum >> requant.k.min(63)).is_ok())
-        })
-    }
-
-    /// 16 results as `i32`, with the middle two of every four lanes exchanged.
-    ///
-    /// `NARROW` skips the 64-bit clip, for layers where [`is_narrow`](Self::is_narrow) holds; the
-    /// caller still clips.
+    /// The 64-bit sums `m·acc + c` of an accumulator: of its even and of its odd lanes.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn apply<const NARROW: bool>(&self, acc: [__m256i; 2], clip: Clip) -> [__m256i; 2] {
-        let quarter = |acc: __m256i, q: usize| {
-            let product = _mm256_mul_epi32(acc, load(&self.m[q]));
-            let sum = _mm256_add_epi64(product, load(&self.c[q]));
-            let shifted = _mm256_srlv_epi64(sum, load(&self.k[q]));
-            if NARROW {
-                shifted
-            } else {
-                clip64(shifted, load(&self.k[q]), clip)
-            }
-        };
-        let half = |half: usize| {
-            let even = quarter(acc[half], 2 * half);
-            let odd = quarter(_mm256_srli_epi64::<32>(acc[half]), 2 * half + 1);
-            let merged = _mm256_shuffle_ps::<0b10_00_10_00>(
-                _mm256_castsi256_ps(even),
-                _mm256_castsi256_ps(odd),
-            );
-            let merged = _mm256_castps_si256(merged);
-            if NARROW {
-                _mm256_sub_epi32(merged, load(&self.excess[half]))
-            } else {
-                merged
-            }
-        };
-        [half(0), half(1)]
+    fn sums(&self, half: usize, acc: __m256i) -> [__m256i; 2] {
+        // `vpmuldq` reads the even lanes alone.
+        let odd = _mm256_shuffle_epi32::<0b11_11_01_01>(acc);
+        [
+            _mm256_add_epi64(
+                _mm256_mul_epi32(acc, load(&self.m[2 * half])),
+                load(&self.c[2 * half]),
+            ),
+            _mm256_add_epi64(
+                _mm256_mul_epi32(odd, load(&self.m[2 * half + 1])),
+                load(&self.c[2 * half + 1]),
+            ),
+        ]
     }
 
-    /// Stores the first `n` channels as codes.
+    /// Results of both accumulators, in lane order.
     ///
     /// # Safety
-    /// `n` bytes are writable at `out`.
+    /// As [`Form::apply`].
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) unsafe fn store_codes<const NARROW: bool>(
-        &self,
-        acc: [__m256i; 2],
+    unsafe fn apply<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> [__m256i; 2] {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            [
+                F::apply(self, 0, acc[0], clip),
+                F::apply(self, 1, acc[1], clip),
+            ]
+        }
+    }
+
+    /// Results in natural order, saturated to 16 bits.
+    ///
+    /// # Safety
+    /// As [`Form::apply`].
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn words<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> __m256i {
+        // SAFETY: passed on from the caller.
+        let [first, second] = unsafe { self.apply::<F>(acc, clip) };
+        _mm256_packs_epi32(first, second)
+    }
+}
+
+/// What results are stored as.
+pub(super) trait Element: Copy {
+    /// Stores the first `n` of 16 channels of `R` pixels, from accumulators in lane order.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; `n` elements are writable at each of `out`; the constants were made for
+    /// the form.
+    unsafe fn store<F: Form, const R: usize>(
+        rescale: &Rescale16,
+        acc: &[[__m256i; 2]; R],
         clip: Clip,
-        out: *mut u8,
+        out: [*mut Self; R],
+        n: usize,
+    );
+}
+
+impl Element for u8 {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn store<F: Form, const R: usize>(
+        rescale: &Rescale16,
+        acc: &[[__m256i; 2]; R],
+        clip: Clip,
+        out: [*mut u8; R],
         n: usize,
     ) {
-        let [first, second] = self.apply::<NARROW>(acc, clip);
-        let codes = clip_to_bytes(_mm256_packs_epi32(first, second), clip);
-        let in_order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-        // SAFETY: the caller vouches for `n` bytes.
-        unsafe { store_first(_mm_shuffle_epi8(codes, in_order), out, n) };
+        let mut pixel = 0;
+        // SAFETY: passed on from the caller.
+        unsafe {
+            while pixel + 2 <= R {
+                let first = rescale.words::<F>(acc[pixel], clip);
+                let second = rescale.words::<F>(acc[pixel + 1], clip);
+                let codes = clip_to_bytes(first, second, clip);
+                store_first(_mm256_castsi256_si128(codes), out[pixel], n);
+                store_first(_mm256_extracti128_si256::<1>(codes), out[pixel + 1], n);
+                pixel += 2;
+            }
+            if pixel < R {
+                let codes = rescale.words::<F>(acc[pixel], clip);
+                let codes = clip_to_bytes(codes, codes, clip);
+                store_first(_mm256_castsi256_si128(codes), out[pixel], n);
+            }
+        }
     }
+}
 
-    /// Stores the first `n` channels as `i32`.
-    ///
-    /// # Safety
-    /// `n` numbers are writable at `out`.
+impl Element for i32 {
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) unsafe fn store_wide<const NARROW: bool>(
-        &self,
-        acc: [__m256i; 2],
+    unsafe fn store<F: Form, const R: usize>(
+        rescale: &Rescale16,
+        acc: &[[__m256i; 2]; R],
         clip: Clip,
-        out: *mut i32,
+        out: [*mut i32; R],
         n: usize,
     ) {
         let (lo, hi) = (_mm256_set1_epi32(clip.lo), _mm256_set1_epi32(clip.hi));
-        let results = self.apply::<NARROW>(acc, clip).map(|merged| {
-            let in_order = _mm256_shuffle_epi32::<0b11_01_10_00>(merged);
-            _mm256_min_epi32(_mm256_max_epi32(in_order, lo), hi)
-        });
-        // SAFETY: the caller vouches for `n` numbers.
-        unsafe { store_sums(results, out, n) };
+        let clipped = |result| _mm256_min_epi32(_mm256_max_epi32(result, lo), hi);
+        for pixel in 0..R {
+            // SAFETY: passed on from the caller.
+            unsafe {
+                let [first, second] = rescale.apply::<F>(acc[pixel], clip);
+                store_sums([clipped(first), clipped(second)], out[pixel], n);
+            }
+        }
     }
+}
+
+/// The same function with a shift of at least 32, if it can be had.
+fn raised(requant: Requant) -> Option<Requant> {
+    requant.with_shift(requant.k.max(32))
+}
+
+/// How `(m·acc + c) >> k` of one accumulator is computed, exactly.
+pub(super) trait Form {
+    /// Results in the lanes of the accumulator, not yet clipped; those of [`Full`] are.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; the constants were made for this form.
+    unsafe fn apply(constants: &Rescale16, half: usize, acc: __m256i, clip: Clip) -> __m256i;
+}
+
+/// With a shift of 32: the upper halves of the sums.
+pub(super) struct Upper;
+
+impl Form for Upper {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn apply(constants: &Rescale16, half: usize, acc: __m256i, _: Clip) -> __m256i {
+        let [even, odd] = constants.sums(half, acc);
+        let even = _mm256_shuffle_epi32::<0b11_11_01_01>(even);
+        _mm256_blend_epi32::<0b1010_1010>(even, odd)
+    }
+}
+
+/// With a shift of at least 32: the upper halves of the sums, shifted by the rest.
+pub(super) struct Shifted;
+
+impl Form for Shifted {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn apply(constants: &Rescale16, half: usize, acc: __m256i, clip: Clip) -> __m256i {
+        // SAFETY: the forms differ in the shift alone.
+        let upper = unsafe { Upper::apply(constants, half, acc, clip) };
+        _mm256_srav_epi32(upper, load(&constants.shift[half]))
+    }
+}
+
+/// Any constants: clipped in 64 bits.
+pub(super) struct Full;
+
+impl Form for Full {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn apply(constants: &Rescale16, half: usize, acc: __m256i, clip: Clip) -> __m256i {
+        let [even, odd] = constants.sums(half, acc);
+        let even = shift_and_clip(even, load(&constants.k[2 * half]), clip);
+        let odd = shift_and_clip(odd, load(&constants.k[2 * half + 1]), clip);
+        _mm256_blend_epi32::<0b1010_1010>(even, _mm256_slli_epi64::<32>(odd))
+    }
+}
+
+/// `clip(sum >> k)` in 64 bits.
+///
+/// AVX2 has no arithmetic 64-bit shift. `sum + 2⁶³` read as unsigned, shifted, is `floor(sum / 2ᵏ) +
+/// 2⁶³⁻ᵏ` for every `k ≤ 63`: a logical shift, and a constant to take away again.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn shift_and_clip(sum: __m256i, k: __m256i, clip: Clip) -> __m256i {
+    let top = _mm256_set1_epi64x(i64::MIN);
+    let shifted = _mm256_srlv_epi64(_mm256_xor_si256(sum, top), k);
+    let value = _mm256_sub_epi64(shifted, _mm256_srlv_epi64(top, k));
+    let (lo, hi) = (
+        _mm256_set1_epi64x(clip.lo.into()),
+        _mm256_set1_epi64x(clip.hi.into()),
+    );
+    let value = _mm256_blendv_epi8(value, hi, _mm256_cmpgt_epi64(value, hi));
+    _mm256_blendv_epi8(value, lo, _mm256_cmpgt_epi64(lo, value))
 }
 
 /// Stores the first `n` of 16 numbers in lane order.
@@ -147,29 +286,16 @@ pub(super) unsafe fn store_sums([first, second]: [__m256i; 2], out: *mut i32, n:
     }
 }
 
-/// 16 numbers of 16 bits, clipped to a range of bytes, in natural order.
+/// Twice 16 numbers of 16 bits, clipped to a range of bytes, one after the other.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn clip_to_bytes(numbers: __m256i, clip: Clip) -> __m128i {
-    // Saturation to 16 bits came before: it changes no result, because the clip lies within a byte.
-    let above = _mm256_max_epi16(numbers, _mm256_set1_epi16(clip.lo as i16));
-    let clipped = _mm256_min_epi16(above, _mm256_set1_epi16(clip.hi as i16));
-    let low = _mm256_castsi256_si128(clipped);
-    _mm_packus_epi16(low, _mm256_extracti128_si256::<1>(clipped))
-}
-
-/// Takes the excess of the shift away and clips, all in 64 bits.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn clip64(shifted: __m256i, k: __m256i, clip: Clip) -> __m256i {
-    let excess = _mm256_srlv_epi64(_mm256_set1_epi64x(i64::MIN), k);
-    let value = _mm256_sub_epi64(shifted, excess);
-    let (lo, hi) = (
-        _mm256_set1_epi64x(clip.lo.into()),
-        _mm256_set1_epi64x(clip.hi.into()),
-    );
-    let value = _mm256_blendv_epi8(value, hi, _mm256_cmpgt_epi64(value, hi));
-    _mm256_blendv_epi8(value, lo, _mm256_cmpgt_epi64(lo, value))
+pub(super) fn clip_to_bytes(first: __m256i, second: __m256i, clip: Clip) -> __m256i {
+    // Saturation, to 16 bits before and to bytes here, changes no result: the clip lies within a
+    // byte.
+    let codes = _mm256_packus_epi16(first, second);
+    let above = _mm256_max_epu8(codes, _mm256_set1_epi8(clip.lo as i8));
+    let clipped = _mm256_min_epu8(above, _mm256_set1_epi8(clip.hi as i8));
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(clipped)
 }
 
 #[target_feature(enable = "avx2")]

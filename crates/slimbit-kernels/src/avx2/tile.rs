@@ -1,168 +1,251 @@
-//! Multiply-accumulate on a tile: up to [`MAX_ROWS`] pixels by 16 channels.
+//! Multiply-accumulate on a tile: up to [`ROWS`] pixels by 16 channels.
+//!
+//! The loops are in assembly: compilers take the sums of a span apart into trees, which spills the
+//! accumulators and costs a tenth of the speed.
 
-use super::LANES;
+use super::saturation::{Block, LEVELS};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Pixels of the largest tile: 12 accumulators, two registers of weights, one of codes and one of
-/// products are all 16.
-pub(super) const MAX_ROWS: usize = 6;
+/// Pixels of the largest tile: 8 accumulators, 4 registers of weights, 2 of codes and 2 of products
+/// are all 16.
+pub(super) const ROWS: usize = 4;
 
-/// Four consecutive inputs of 16 channels.
-#[derive(Clone)]
-#[repr(C, align(64))]
-pub(super) struct Block([i8; 64]);
-
-/// How products are formed, exactly.
-pub(super) trait Product: Send + Sync + 'static {
-    /// A gathered code.
-    type Code: Copy + Default;
-
-    const NAME: &'static str;
-
-    /// Pixels of a full tile, at most [`MAX_ROWS`].
-    const ROWS: usize;
-
-    /// Lays out `weight(channel, input)` of 16 channels and 4 inputs.
-    fn block(weight: impl Fn(usize, usize) -> i8) -> Block;
-
-    /// Copies 16 codes.
-    ///
-    /// # Safety
-    /// The CPU has AVX2; 16 bytes are readable at `from` and 16 codes writable at `to`.
-    unsafe fn copy16(from: *const u8, to: *mut Self::Code);
-
-    /// `acc[row][channel] += Σ codes[row][k] · weights[k][channel]` over `blocks` blocks.
-    ///
-    /// `run` is the number of blocks whose sums fit 16 bits.
-    ///
-    /// # Safety
-    /// The CPU has AVX2; `4·blocks` codes are readable at each of `rows`, and `blocks` blocks at
-    /// `weights`.
-    unsafe fn accumulate<const R: usize>(
-        acc: &mut [[__m256i; 2]; R],
-        rows: [*const Self::Code; R],
-        weights: *const Block,
-        blocks: usize,
-        run: usize,
-    );
+/// The weights of 16 channels and a chunk of the inputs, as
+/// [`Arrangement`](super::saturation::Arrangement) orders them.
+pub(super) struct Weights<'a> {
+    pub(super) blocks: &'a [Block],
+    /// For each block an index into the table of offsets.
+    pub(super) sources: &'a [u16],
+    pub(super) spans: &'a [u16; LEVELS],
+    /// Whether there are spans of more than two blocks.
+    pub(super) has_long: bool,
 }
 
-/// Codes and weights widened to 16 bits: `vpmaddwd` is exact for any 8-bit weights.
-///
-/// A block is `[2 pairs of inputs][16 lanes][2]`.
-pub(super) struct Exact16;
+/// Sums of 16 channels at `R` pixels, in lane order.
+pub(super) type Sums<const R: usize> = [[__m256i; 2]; R];
 
-impl Product for Exact16 {
-    type Code = i16;
+/// Sixteen ones, which make `vpmaddwd` add neighbouring lanes.
+#[repr(align(32))]
+struct Ones(#[expect(dead_code, reason = "read by assembly")] [i16; 16]);
 
-    const NAME: &'static str = "dense16";
+static ONES: Ones = Ones([1; 16]);
 
-    /// Six measured slower than four: the multiplier's ports are the limit, not the loads of
-    /// weights.
-    const ROWS: usize = 4;
-
-    fn block(weight: impl Fn(usize, usize) -> i8) -> Block {
-        Block(std::array::from_fn(|i| {
-            weight(LANES[i / 2 % 16], i / 32 * 2 + i % 2)
-        }))
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn copy16(from: *const u8, to: *mut i16) {
-        // SAFETY: the caller vouches for 16 codes on both sides.
-        unsafe { _mm256_storeu_si256(to.cast(), super::widen16(from)) };
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn accumulate<const R: usize>(
-        acc: &mut [[__m256i; 2]; R],
-        rows: [*const i16; R],
-        weights: *const Block,
-        blocks: usize,
-        _run: usize,
-    ) {
-        let weights = weights.cast::<__m128i>();
-        for pair in 0..2 * blocks {
-            // SAFETY: a block is four halves of 16 bytes, two to a pair; the caller vouches for
-            // `blocks` blocks.
-            let w = unsafe { [0, 1].map(|half| _mm_load_si128(weights.add(2 * pair + half))) };
-            let w = w.map(|half| _mm256_cvtepi8_epi16(half));
-            for row in 0..R {
-                // SAFETY: the caller vouches for `4·blocks` codes, which are `2·blocks` pairs.
-                let codes = unsafe { rows[row].add(2 * pair).cast::<i32>().read_unaligned() };
-                let codes = _mm256_set1_epi32(codes);
-                for half in 0..2 {
-                    let products = _mm256_madd_epi16(codes, w[half]);
-                    acc[row][half] = _mm256_add_epi32(acc[row][half], products);
-                }
-            }
-        }
-    }
+/// A tile of a fixed number of pixels.
+pub(super) trait Tile {
+    /// Adds the products of the inputs at `rows[pixel] + table[source]` and the weights.
+    ///
+    /// # Safety
+    /// The CPU has AVX2. `table` holds every source, and four bytes are readable at each of its
+    /// offsets from every row.
+    unsafe fn accumulate(
+        self,
+        rows: [*const u8; ROWS],
+        table: *const usize,
+        weights: &Weights<'_>,
+    ) -> Self;
 }
 
-/// Bytes, for weights so small that sums of a `run` of blocks are proven to fit 16 bits:
-/// `vpmaddubsw` never saturates then, and does twice the work of `vpmaddwd`.
-///
-/// A block is `[16 lanes][4 inputs]`.
-pub(super) struct Small8;
+/// One block of a long span: `{acc} += {x}·{w}` in 16 bits.
+macro_rules! long_step {
+    ($source:literal, $low:literal, $high:literal; $($row:ident $l:ident $h:ident),*) => {
+        concat!(
+            "movzx {i:e}, word ptr [{sources} + ", $source, "]\n",
+            "mov {i}, qword ptr [{table} + 8*{i}]\n",
+            "vmovdqa {wl}, [{weights} + ", $low, "]\n",
+            "vmovdqa {wh}, [{weights} + ", $high, "]\n",
+            $(
+                "vpbroadcastd {x}, [{", stringify!($row), "} + {i}]\n",
+                "vpmaddubsw {y}, {x}, {wl}\n",
+                "vpmaddubsw {x}, {x}, {wh}\n",
+                "vpaddw {", stringify!($l), "}, {", stringify!($l), "}, {y}\n",
+                "vpaddw {", stringify!($h), "}, {", stringify!($h), "}, {x}\n",
+            )*
+        )
+    };
+}
 
-impl Product for Small8 {
-    type Code = u8;
-
-    const NAME: &'static str = "dense8";
-
-    const ROWS: usize = MAX_ROWS;
-
-    fn block(weight: impl Fn(usize, usize) -> i8) -> Block {
-        Block(std::array::from_fn(|i| weight(LANES[i / 4], i % 4)))
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn copy16(from: *const u8, to: *mut u8) {
-        // SAFETY: the caller vouches for 16 codes on both sides.
-        unsafe { _mm_storeu_si128(to.cast(), _mm_loadu_si128(from.cast())) };
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn accumulate<const R: usize>(
-        acc: &mut [[__m256i; 2]; R],
-        rows: [*const u8; R],
-        weights: *const Block,
-        blocks: usize,
-        run: usize,
-    ) {
-        let weights = weights.cast::<__m256i>();
-        let ones = _mm256_set1_epi16(1);
-        let mut start = 0;
-        while start < blocks {
-            let end = blocks.min(start + run);
-            let mut sums = [[_mm256_setzero_si256(); 2]; R];
-            for block in start..end {
-                // SAFETY: a block is two halves of 32 bytes; the caller vouches for `blocks`
-                // blocks.
-                let w =
-                    unsafe { [0, 1].map(|half| _mm256_load_si256(weights.add(2 * block + half))) };
-                for row in 0..R {
-                    // SAFETY: the caller vouches for `4·blocks` codes.
-                    let codes = unsafe { rows[row].add(4 * block).cast::<i32>().read_unaligned() };
-                    let codes = _mm256_set1_epi32(codes);
-                    for half in 0..2 {
-                        let products = _mm256_maddubs_epi16(codes, w[half]);
-                        sums[row][half] = _mm256_add_epi16(sums[row][half], products);
+macro_rules! tile {
+    ($rows:literal: $($row:ident $n:literal $l:ident $h:ident),*) => {
+        impl Tile for Sums<$rows> {
+            #[target_feature(enable = "avx2")]
+            #[inline]
+            unsafe fn accumulate(
+                mut self,
+                rows: [*const u8; ROWS],
+                table: *const usize,
+                weights: &Weights<'_>,
+            ) -> Self {
+                let mut blocks = weights.blocks.as_ptr();
+                let mut sources = weights.sources.as_ptr();
+                let long = if weights.has_long { 2..LEVELS } else { 0..0 };
+                // A copy, so that the other loops find the sums in registers.
+                let mut sums = self;
+                for level in long.rev() {
+                    let spans = usize::from(weights.spans[level]);
+                    if spans == 0 {
+                        continue;
+                    }
+                    // SAFETY: reads as many sources and blocks as the spans hold, four bytes of
+                    // every row at their offsets, and `ONES`; reads and writes the sums.
+                    unsafe {
+                        asm!(
+                            "2:",
+                            $(
+                                concat!("vpxor {", stringify!($l), ":x}, {", stringify!($l),
+                                    ":x}, {", stringify!($l), ":x}"),
+                                concat!("vpxor {", stringify!($h), ":x}, {", stringify!($h),
+                                    ":x}, {", stringify!($h), ":x}"),
+                            )*
+                            "mov {left:e}, {span:e}",
+                            "3:",
+                            long_step!("0", "0", "32"; $($row $l $h),*),
+                            long_step!("2", "64", "96"; $($row $l $h),*),
+                            long_step!("4", "128", "160"; $($row $l $h),*),
+                            long_step!("6", "192", "224"; $($row $l $h),*),
+                            "add {sources}, 8",
+                            "add {weights}, 256",
+                            "sub {left:e}, 4",
+                            "jnz 3b",
+                            $(
+                                concat!("vpmaddwd {x}, {", stringify!($l), "}, [rip + {ones}]"),
+                                concat!("vpmaddwd {y}, {", stringify!($h), "}, [rip + {ones}]"),
+                                concat!("vpaddd {x}, {x}, [{sums} + 64*", stringify!($n), "]"),
+                                concat!("vpaddd {y}, {y}, [{sums} + 64*", stringify!($n), " + 32]"),
+                                concat!("vmovdqa [{sums} + 64*", stringify!($n), "], {x}"),
+                                concat!("vmovdqa [{sums} + 64*", stringify!($n), " + 32], {y}"),
+                            )*
+                            "dec {spans}",
+                            "jnz 2b",
+                            $(
+                                $row = in(reg) rows[$n],
+                                $l = out(ymm_reg) _,
+                                $h = out(ymm_reg) _,
+                            )*
+                            x = out(ymm_reg) _,
+                            y = out(ymm_reg) _,
+                            wl = out(ymm_reg) _,
+                            wh = out(ymm_reg) _,
+                            i = out(reg) _,
+                            left = out(reg) _,
+                            span = in(reg) 1usize << level,
+                            spans = inout(reg) spans => _,
+                            sums = in(reg) &raw mut sums,
+                            sources = inout(reg) sources,
+                            weights = inout(reg) blocks,
+                            table = in(reg) table,
+                            ones = sym ONES,
+                            options(nostack),
+                        );
                     }
                 }
-            }
-            for row in 0..R {
-                for half in 0..2 {
-                    let widened = _mm256_madd_epi16(sums[row][half], ones);
-                    acc[row][half] = _mm256_add_epi32(acc[row][half], widened);
+                if weights.has_long {
+                    self = sums;
                 }
+                let (pairs, singles) = (weights.spans[1], weights.spans[0]);
+                if pairs > 0 {
+                    // SAFETY: as above, without touching the sums in memory.
+                    unsafe {
+                        asm!(
+                            "2:",
+                            "movzx {i:e}, word ptr [{sources}]",
+                            "movzx {j:e}, word ptr [{sources} + 2]",
+                            "mov {i}, qword ptr [{table} + 8*{i}]",
+                            "mov {j}, qword ptr [{table} + 8*{j}]",
+                            "vmovdqa {wl}, [{weights}]",
+                            "vmovdqa {wh}, [{weights} + 32]",
+                            "vmovdqa {vl}, [{weights} + 64]",
+                            "vmovdqa {vh}, [{weights} + 96]",
+                            $(
+                                concat!("vpbroadcastd {x}, [{", stringify!($row), "} + {i}]"),
+                                concat!("vpbroadcastd {y}, [{", stringify!($row), "} + {j}]"),
+                                "vpmaddubsw {p}, {x}, {wl}",
+                                "vpmaddubsw {x}, {x}, {wh}",
+                                "vpmaddubsw {q}, {y}, {vl}",
+                                "vpmaddubsw {y}, {y}, {vh}",
+                                "vpaddw {p}, {p}, {q}",
+                                "vpaddw {x}, {x}, {y}",
+                                "vpmaddwd {p}, {p}, [rip + {ones}]",
+                                "vpmaddwd {x}, {x}, [rip + {ones}]",
+                                concat!("vpaddd {", stringify!($l), "}, {", stringify!($l), "}, {p}"),
+                                concat!("vpaddd {", stringify!($h), "}, {", stringify!($h), "}, {x}"),
+                            )*
+                            "add {sources}, 4",
+                            "add {weights}, 128",
+                            "dec {spans:e}",
+                            "jnz 2b",
+                            $(
+                                $row = in(reg) rows[$n],
+                                $l = inout(ymm_reg) self[$n][0],
+                                $h = inout(ymm_reg) self[$n][1],
+                            )*
+                            x = out(ymm_reg) _,
+                            y = out(ymm_reg) _,
+                            p = out(ymm_reg) _,
+                            q = out(ymm_reg) _,
+                            wl = out(ymm_reg) _,
+                            wh = out(ymm_reg) _,
+                            vl = out(ymm_reg) _,
+                            vh = out(ymm_reg) _,
+                            i = out(reg) _,
+                            j = out(reg) _,
+                            spans = inout(reg) u32::from(pairs) => _,
+                            sources = inout(reg) sources,
+                            weights = inout(reg) blocks,
+                            table = in(reg) table,
+                            ones = sym ONES,
+                            options(nostack, readonly),
+                        );
+                    }
+                }
+                if singles > 0 {
+                    // SAFETY: as above.
+                    unsafe {
+                        asm!(
+                            "2:",
+                            "movzx {i:e}, word ptr [{sources}]",
+                            "mov {i}, qword ptr [{table} + 8*{i}]",
+                            "vmovdqa {wl}, [{weights}]",
+                            "vmovdqa {wh}, [{weights} + 32]",
+                            $(
+                                concat!("vpbroadcastd {x}, [{", stringify!($row), "} + {i}]"),
+                                "vpmaddubsw {p}, {x}, {wl}",
+                                "vpmaddubsw {x}, {x}, {wh}",
+                                "vpmaddwd {p}, {p}, [rip + {ones}]",
+                                "vpmaddwd {x}, {x}, [rip + {ones}]",
+                                concat!("vpaddd {", stringify!($l), "}, {", stringify!($l), "}, {p}"),
+                                concat!("vpaddd {", stringify!($h), "}, {", stringify!($h), "}, {x}"),
+                            )*
+                            "add {sources}, 2",
+                            "add {weights}, 64",
+                            "dec {spans:e}",
+                            "jnz 2b",
+                            $(
+                                $row = in(reg) rows[$n],
+                                $l = inout(ymm_reg) self[$n][0],
+                                $h = inout(ymm_reg) self[$n][1],
+                            )*
+                            x = out(ymm_reg) _,
+                            p = out(ymm_reg) _,
+                            wl = out(ymm_reg) _,
+                            wh = out(ymm_reg) _,
+                            i = out(reg) _,
+                            spans = inout(reg) u32::from(singles) => _,
+                            sources = inout(reg) sources => _,
+                            weights = inout(reg) blocks => _,
+                            table = in(reg) table,
+                            ones = sym ONES,
+                            options(nostack, readonly),
+                        );
+                    }
+                }
+                self
             }
-            start = end;
         }
-    }
+    };
 }
+
+tile!(1: r0 0 l0 h0);
+tile!(2: r0 0 l0 h0, r1 1 l1 h1);
+tile!(3: r0 0 l0 h0, r1 1 l1 h1, r2 2 l2 h2);
+tile!(4: r0 0 l0 h0, r1 1 l1 h1, r2 2 l2 h2, r3 3 l3 h3);
