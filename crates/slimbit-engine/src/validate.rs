@@ -1,9 +1,10 @@
 //! What makes a model consistent, whether it was built in memory or read from a file.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use slimbit_graph::{Point, Precision, Stage, StageKind, Width};
-use slimbit_num::{ActQuant, AddRequant, Clip, Table, WeightGrid, accumulator_interval};
+use slimbit_num::{ActQuant, AddRequant, Clip, SignedSums, Table, WeightGrid};
 
 use crate::form::Form;
 use crate::layout::{Convolution, Layout, layouts, window};
@@ -463,15 +464,15 @@ pub fn code_range(stages: &[Stage], made: &[StageModel], index: usize) -> Clip {
 ///
 /// # Errors
 /// [`EngineError::Invalid`] for an accumulator that can.
-pub(crate) fn kernel_weights(
-    model: &Model,
+pub(crate) fn kernel_weights<'a>(
+    model: &'a Model,
     point: &PointModel,
     index: usize,
     shape: [usize; 4],
-) -> Result<Vec<i8>, EngineError> {
+) -> Result<Cow<'a, [i8]>, EngineError> {
     let stage = &model.stages()[index];
     let bits = weight_bits(stage, point.point);
-    let weights = model.weights()[&stage.name].at(model.grid(), bits, shape);
+    let weights = model.weights()[&stage.name].block(model.grid(), bits, shape);
     let Arithmetic::Channels { channels, .. } = &point.stages[index].arithmetic else {
         unreachable!("checked: a stage with weights rescales its channels");
     };
@@ -481,7 +482,8 @@ pub(crate) fn kernel_weights(
     let taps = shape[1] * shape[2] * shape[3];
     for (o, (row, channel)) in weights.chunks_exact(taps).zip(channels).enumerate() {
         let at = || format!("stage `{}` at {}, channel {o}", stage.name, point.point);
-        let reached = accumulator_interval(row.iter().copied(), range, zero_point)
+        let reached = SignedSums::of(row)
+            .interval(range, zero_point)
             .map_err(|overflow| EngineError::invalid(at(), overflow.to_string()))?;
         let stored = channel.acc;
         if reached.lo < stored.lo || reached.hi > stored.hi {

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -57,26 +58,23 @@ impl Weights {
     /// Where `shape` exceeds the full shape, or `bits` is not stored. A [`Model`](crate::Model)
     /// has checked both for every point that it holds.
     pub fn at(&self, grid: WeightGrid, bits: u8, shape: [usize; 4]) -> Vec<i8> {
+        self.block(grid, bits, shape).into_owned()
+    }
+
+    /// As [`Weights::at`], without a copy where the stored integers are the answer.
+    pub(crate) fn block(&self, grid: WeightGrid, bits: u8, shape: [usize; 4]) -> Cow<'_, [i8]> {
         let within = shape
             .iter()
             .zip(&self.shape)
             .all(|(part, full)| part <= full);
         assert!(within, "block {shape:?} of weights {:?}", self.shape);
-        let [_, rows, columns, inputs] = self.shape;
-        let [o, kh, kw, i] = shape;
-        let source: &[i8] = &self.codes.of_bits(bits).codes;
-        let mut block = Vec::with_capacity(shape.iter().product());
-        for channel in 0..o {
-            for row in 0..kh {
-                for column in 0..kw {
-                    let start = ((channel * rows + row) * columns + column) * inputs;
-                    block.extend_from_slice(&source[start..start + i]);
-                }
-            }
-        }
-        if let Codes::Nested(_) = self.codes {
-            for code in &mut block {
-                *code = grid.narrow(*code, bits);
+        let stored: &[i8] = &self.codes.of_bits(bits).codes;
+        let mut block = cut(stored, self.shape, shape);
+        if let (Codes::Nested(_), true) = (&self.codes, bits != 8) {
+            let narrow: [i8; 256] =
+                std::array::from_fn(|code| grid.narrow((code as u8).cast_signed(), bits));
+            for code in block.to_mut() {
+                *code = narrow[usize::from(code.cast_unsigned())];
             }
         }
         block
@@ -86,6 +84,25 @@ impl Weights {
     pub fn scale(&self, grid: WeightGrid, bits: u8, channel: usize) -> f32 {
         grid.scale(self.codes.of_bits(bits).max_abs[channel], bits)
     }
+}
+
+/// The leading block of this `shape` of all codes.
+fn cut(codes: &[i8], full: [usize; 4], shape: [usize; 4]) -> Cow<'_, [i8]> {
+    let [_, rows, columns, inputs] = full;
+    let [o, kh, kw, i] = shape;
+    if full[1..] == shape[1..] {
+        return Cow::Borrowed(&codes[..o * kh * kw * i]);
+    }
+    let mut block = Vec::with_capacity(o * kh * kw * i);
+    for channel in 0..o {
+        for row in 0..kh {
+            for column in 0..kw {
+                let start = ((channel * rows + row) * columns + column) * inputs;
+                block.extend_from_slice(&codes[start..start + i]);
+            }
+        }
+    }
+    Cow::Owned(block)
 }
 
 /// Signed 8-bit integers: a vector, or a part of a mapped file that is never copied.

@@ -1,7 +1,7 @@
 //! Convolutions with packed weights.
 
 use crate::{ConvGeometry, Isa, KernelError, Map, MapMut};
-use slimbit_num::{Clip, Requant};
+use slimbit_num::{Clip, Requant, SignedSums};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -104,11 +104,8 @@ impl<'a> ConvWeights<'a> {
 
     /// The least and greatest accumulator of a channel over all inputs.
     pub(crate) fn accumulator(&self, channel: usize) -> (i64, i64) {
-        let weights = self.channel(channel).iter();
-        weights.fold((0, 0), |(lo, hi), &w| {
-            let extreme = 255 * i64::from(w);
-            (lo + extreme.min(0), hi + extreme.max(0))
-        })
+        let sums = SignedSums::of(self.channel(channel));
+        (255 * sums.negative, 255 * sums.positive)
     }
 }
 

@@ -138,7 +138,7 @@ mod staircase;
 mod table;
 mod weight;
 
-pub use accumulator::{AccumulatorOverflow, accumulator_interval};
+pub use accumulator::{AccumulatorOverflow, SignedSums, accumulator_interval};
 pub use activation::ActQuant;
 pub use add::{AddAffine, AddCounterexample, AddRequant, prove_add, solve_add};
 pub use affine::{Affine, Clip, Interval, Rounding};

@@ -1,10 +1,13 @@
 //! From one point of a model to a plan.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use slimbit_graph::{Stage, StageKind};
 use slimbit_kernels::{Border, ConvGeometry, Kernels, Window};
-use slimbit_num::{Clip, Requant};
+use slimbit_num::{Clip, Requant, SignedSums};
 
 use super::tensor::View;
 use super::{Place, Plan, PlannedOutput, StagePlan, Step, Tensor};
@@ -12,6 +15,9 @@ use crate::arena::{Lifetime, place};
 use crate::layout::{Convolution, Layout, layouts, shortcut_stride, window};
 use crate::validate::kernel_weights;
 use crate::{Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PointModel};
+
+/// Weights that take about as long to pack as a thread takes to start, many times over.
+const WEIGHTS_PER_THREAD: usize = 1 << 20;
 
 pub(super) fn plan(model: &Model, point: usize, kernels: &Kernels) -> Result<Plan, EngineError> {
     let made = &model.points()[point];
@@ -124,12 +130,12 @@ impl Builder<'_> {
             self.tensors[index].shared = shared;
         }
         let mut stages = Vec::with_capacity(self.stages().len());
-        for index in 0..self.stages().len() {
+        for (index, steps) in self.all_steps()?.into_iter().enumerate() {
             stages.push(StagePlan {
                 name: self.stages()[index].name.clone(),
                 layout: self.layouts[index],
                 place: self.places[index].clone(),
-                steps: self.steps(index)?,
+                steps,
             });
         }
         let outputs = self.outputs(&mut stages);
@@ -184,6 +190,31 @@ impl Builder<'_> {
 
     fn target(&self, index: usize) -> View {
         self.tensors[self.tensor_of(index)].view([0; 2])
+    }
+
+    /// The steps of every stage. Packing the weights of a large network is what takes the time
+    /// between a file and its first result, so all processors share it.
+    fn all_steps(&self) -> Result<Vec<Vec<Step>>, EngineError> {
+        let weights = self.model.weights().values();
+        let size: usize = weights.map(|w| w.shape.iter().product::<usize>()).sum();
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let threads = (size / WEIGHTS_PER_THREAD).clamp(1, processors);
+        let (count, next) = (self.stages().len(), AtomicUsize::new(0));
+        let work = || {
+            let indices = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            let mine = indices.take_while(|&index| index < count);
+            mine.map(|index| (index, self.steps(index))).collect()
+        };
+        let mut all: Vec<(usize, Result<Vec<Step>, EngineError>)> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut all: Vec<_> = work();
+            for other in others {
+                all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            all
+        });
+        all.sort_unstable_by_key(|(index, _)| *index);
+        all.into_iter().map(|(_, steps)| steps).collect()
     }
 
     fn steps(&self, index: usize) -> Result<Vec<Step>, EngineError> {
@@ -351,7 +382,7 @@ fn fold_zero_point(
 ) -> Option<Vec<Requant>> {
     let rows = weights.chunks_exact(weights.len() / channels.len());
     let folded = channels.iter().zip(rows).map(|(channel, row)| {
-        let sum: i64 = row.iter().map(|&w| i64::from(w)).sum();
+        let sum = SignedSums::of(row).total();
         channel
             .requant
             .with_input_offset(sum * i64::from(zero_point))

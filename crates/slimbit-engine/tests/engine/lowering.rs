@@ -9,7 +9,9 @@ use slimbit_engine::{
     AddTruth, Arithmetic, ChannelCodes, ChannelRequant, Codes, InputCodes, Layout, Model,
     OutputQuant, PointModel, StageModel, Weights, code_range, layouts, weight_bits, weight_shape,
 };
-use slimbit_graph::{Activation, Graph, Op, Point, Precision, Range, Stage, StageKind, Width};
+use slimbit_graph::{
+    Activation, Graph, Op, Point, Precision, Range, Stage, StageKind, Width, backbones,
+};
 use slimbit_num::{
     ActQuant, Affine, Clip, Interval, Table, WeightGrid, accumulator_interval, solve, solve_add,
 };
@@ -37,6 +39,13 @@ pub(crate) fn residual_model() -> Arc<Model> {
         &points(),
         &mut rng,
     ))
+}
+
+/// A residual network whose operators are large enough for threads to share.
+pub(crate) fn shared_model() -> Arc<Model> {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let graph = backbones::by_name("resnet8", 3, 20, 20, Some(10)).unwrap();
+    Arc::new(lower(graph, WeightGrid::Nested, &points(), &mut rng))
 }
 
 pub(crate) fn points() -> Vec<Point> {
