@@ -128,12 +128,13 @@ impl Graph {
     pub fn stages(&self) -> Result<Vec<Stage>, GraphError> {
         let mut stages: Vec<Stage> = Vec::new();
         let mut stage_of: Vec<StageId> = Vec::with_capacity(self.nodes().len());
+        let readers = self.readers();
         for (index, node) in self.nodes().iter().enumerate() {
             let id = NodeId::new(index);
             let inputs: Vec<StageId> = node.inputs.iter().map(|i| stage_of[i.index()]).collect();
             let alone = || {
                 let producer = node.inputs[0];
-                self.consumers(producer).len() == 1 && !self.is_output(producer)
+                readers[producer.index()] == 1 && !self.is_output(producer)
             };
             match node.op {
                 Op::BatchNorm { .. } => {
@@ -178,16 +179,31 @@ impl Graph {
                 }
             }
         }
-        self.assign_precision(&mut stages);
+        self.assign_precision(&mut stages, &readers);
         Ok(stages)
     }
 
-    fn assign_precision(&self, stages: &mut [Stage]) {
+    /// How many nodes read each node: one walk, where asking for every node's
+    /// [consumers](Graph::consumers) would take as many as there are nodes.
+    fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.nodes().len()];
+        for node in self.nodes() {
+            let mut inputs = node.inputs.clone();
+            inputs.sort_unstable();
+            inputs.dedup();
+            for input in inputs {
+                readers[input.index()] += 1;
+            }
+        }
+        readers
+    }
+
+    fn assign_precision(&self, stages: &mut [Stage], readers: &[usize]) {
         for index in 0..stages.len() {
             let stage = &stages[index];
             // Codes leave the network wide only where nothing inside reads them: the engine's
             // operands are bytes.
-            let output = self.is_output(stage.node) && self.consumers(stage.node).is_empty();
+            let output = self.is_output(stage.node) && readers[stage.node.index()] == 0;
             let stem = stage
                 .inputs
                 .iter()

@@ -3,6 +3,16 @@
 //!
 //! A [`Network`] is one safetensors file with the graph, the parameters and the running batch-norm
 //! statistics. Nothing in this crate executes code that a file brings along.
+//!
+//! ```no_run
+//! use slimbit_interchange::{checkpoint::Tensors, names};
+//!
+//! let tensors = Tensors::open("mobilenet_v2.pth")?;
+//! let architecture = names::guess(&tensors)?;
+//! let imported = names::import(&tensors, &architecture, [224, 224])?;
+//! imported.network.write("mobilenet_v2.safetensors")?;
+//! # Ok::<(), slimbit_interchange::ImportError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;

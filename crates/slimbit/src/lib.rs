@@ -8,6 +8,7 @@
 pub use slimbit_data as data;
 pub use slimbit_engine as engine;
 pub use slimbit_graph as graph;
+pub use slimbit_interchange as interchange;
 pub use slimbit_kernels as kernels;
 pub use slimbit_nn as nn;
 pub use slimbit_num as num;

@@ -398,6 +398,56 @@ fn a_full_disk_leaves_the_old_file() {
 }
 
 #[test]
+fn import_writes_a_network_that_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let files = [path("net.safetensors"), path("again.safetensors")];
+    let random = "import --random 3 --arch resnet8 --classes 7 --input 16x24 --mean 0.5,0.4,0.3";
+    let mut summaries = Vec::new();
+    for file in &files {
+        let mut arguments: Vec<&str> = random.split(' ').collect();
+        arguments.extend(["--json", "-o", text(file)]);
+        summaries.push(json(&succeeds(&arguments)));
+    }
+    assert_eq!(fs::read(&files[0]).unwrap(), fs::read(&files[1]).unwrap());
+    let network = slimbit::interchange::Network::open(&files[0]).unwrap();
+    let cost = network.graph.cost(slimbit::graph::Width::FULL).unwrap();
+    assert_eq!(summaries[0]["parameters"], cost.params);
+    assert_eq!(
+        summaries[0]["outputs"],
+        serde_json::json!(["features", "logits"])
+    );
+    let preprocess = json(&network.metadata["preprocess"]);
+    assert_eq!(preprocess["width"], 24);
+    assert_eq!(preprocess["mean"].as_array().unwrap().len(), 3);
+
+    let (bad, output) = (path("bad.pth"), path("none.safetensors"));
+    fs::write(&bad, b"\x80\x02cos\nsystem\n").unwrap();
+    let refused = [
+        (vec![text(&bad)], "neither safetensors"),
+        (vec![text(&files[0])], "pass --arch"),
+        (
+            vec![text(&files[0]), "--arch", "resnet8"],
+            "missing     conv1.weight",
+        ),
+        (vec!["--random", "1", "--arch", "vgg16"], "`vgg16`"),
+        (
+            vec!["--random", "1", "--arch", "resnet8", "--std", "0,1,1"],
+            "preprocess.std",
+        ),
+        (vec!["--random", "1"], "--arch"),
+        (vec![], "SOURCE"),
+    ];
+    for (mut arguments, part) in refused {
+        arguments.insert(0, "import");
+        arguments.extend(["-o", text(&output)]);
+        let error = fails(&arguments);
+        assert!(error.contains(part), "{arguments:?}: {error}");
+        assert!(!output.exists(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn quickstart_writes_everything() {
     let f = fixture();
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::dtype::Dtype;
-use super::pickle::{self, Heap, Loaded, Object, TensorRef, Value};
+use super::pickle::{self, Loaded, Object, TensorRef, Value};
 use super::strided::{Budget, gather};
 use super::{Format, Tensors, state_dict};
 use crate::ImportError;
@@ -72,10 +72,13 @@ fn storages<'a>(
     let mut storages = BTreeMap::new();
     let mut rest = &bytes[names.end..];
     for &name in list {
-        let named = name_and_dtype(&names.heap, name, &dtypes);
-        let (name, dtype) = named.ok_or_else(|| {
-            ImportError::damaged("list of storages", "names a storage that no tensor has")
-        })?;
+        let Some(name) = names.heap.text(name) else {
+            return Err(ImportError::damaged("list of storages", "holds no names"));
+        };
+        let Some(dtype) = dtypes.get(name) else {
+            let what = "belongs to no tensor, so that its size is unknown";
+            return Err(ImportError::damaged(format!("storage `{name}`"), what));
+        };
         let taken = rest.split_first_chunk().and_then(|(count, rest)| {
             let count = usize::try_from(i64::from_le_bytes(*count)).ok()?;
             rest.split_at_checked(count.checked_mul(dtype.size())?)
@@ -84,19 +87,10 @@ fn storages<'a>(
             let what = format!("ends too early, with {} bytes left", rest.len());
             return Err(ImportError::damaged(format!("storage `{name}`"), what));
         };
-        storages.insert(name, (dtype, stored));
+        storages.insert(name, (*dtype, stored));
         rest = after;
     }
     Ok(storages)
-}
-
-fn name_and_dtype<'a>(
-    heap: &'a Heap,
-    name: Value,
-    dtypes: &BTreeMap<&str, Dtype>,
-) -> Option<(&'a str, Dtype)> {
-    let name = heap.text(name)?;
-    Some((name, *dtypes.get(name)?))
 }
 
 fn storage<'a>(

@@ -155,7 +155,7 @@ fn errors_name_the_tensor_and_the_remedy() {
     }
     for text in fault(|file| file.views[0].key = "99".to_owned()) {
         assert!(
-            text.contains("99") || text.contains("no tensor has"),
+            text.contains("99") || text.contains("storage `0`"),
             "{text}"
         );
     }

@@ -25,6 +25,7 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
     let Source {
         mut network,
         description,
+        ignored,
     } = match (&args.source, args.random) {
         (Some(path), _) => read(path, args)?,
         (None, Some(seed)) => random(seed, args)?,
@@ -46,6 +47,9 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         "{} does not read back as it was written; check the disk",
         args.output.display()
     );
+    if ignored > 0 {
+        log::info!("ignored {ignored} counters of batches");
+    }
     report(args, &network, &preprocess, &description, &largest)?;
     Ok(Outcome::Done)
 }
@@ -54,6 +58,8 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
 struct Source {
     network: Network,
     description: String,
+    /// Tensors of the source that no forward pass reads.
+    ignored: usize,
 }
 
 /// Reads a file of any kind; the ending tells ONNX from the others.
@@ -87,6 +93,7 @@ fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
             imported.scheme
         ),
         network: imported.network,
+        ignored: imported.ignored.len(),
     })
 }
 
@@ -106,6 +113,7 @@ fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
     Ok(Source {
         network: Network::new(graph, net.params(), observer.norms())?,
         description: format!("random weights of seed {seed}"),
+        ignored: 0,
     })
 }
 
