@@ -199,3 +199,110 @@ fn edit(params: &mut Params, node: &str, part: &str, change: impl FnOnce(&mut [f
         change(&mut array.data);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Tensor, TensorData};
+    use slimbit_graph::{Channels, GraphBuilder};
+    use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation, parse_device};
+
+    /// Convolution, depthwise convolution and convolution, with channels of very different size.
+    fn chain(activation: Activation) -> (Graph, Params, Norms) {
+        let mut b = GraphBuilder::new("chain");
+        let x = b.input(3, 8, 8);
+        let x = b.conv_bn("expand", x, Channels::Fixed(12), 1, 1);
+        let x = b.activation("expand", x, activation);
+        let x = b.depthwise_bn("depthwise", x, 3, 1);
+        let x = b.activation("depthwise", x, activation);
+        let x = b.conv_bn("project", x, Channels::Fixed(6), 1, 1);
+        let graph = b.finish(&[("map", x)]).unwrap();
+        let net = Net::init(graph.clone(), 3, &parse_device("cpu").unwrap()).unwrap();
+        let mut params = net.params();
+        for (channel, gamma) in params
+            .0
+            .get_mut("expand.bn.weight")
+            .unwrap()
+            .data
+            .iter_mut()
+            .enumerate()
+        {
+            *gamma = 0.02 * 1.6f32.powi(channel as i32);
+        }
+        let mut observer = Observer::new(Averaging::Cumulative);
+        net.forward(&images(), &Mode::float(Width::FULL), Some(&mut observer))
+            .unwrap();
+        (graph, params, observer.norms())
+    }
+
+    fn images() -> Tensor<4> {
+        let values: Vec<f32> = (0..4 * 3 * 64).map(|i| (i as f32 * 0.71).sin()).collect();
+        let device = parse_device("cpu").unwrap();
+        Tensor::from_data(TensorData::new(values, [4, 3, 8, 8]), &device)
+    }
+
+    fn output(graph: &Graph, params: &Params, norms: &Norms) -> Vec<f32> {
+        let net = Net::from_params(graph.clone(), params, &parse_device("cpu").unwrap()).unwrap();
+        let mode = Mode {
+            width: Width::FULL,
+            quant: Quantisation::Off,
+            norm: NormMode::Given(norms),
+        };
+        let outputs = net.forward(&images(), &mode, None).unwrap();
+        outputs
+            .map("map")
+            .unwrap()
+            .into_data()
+            .try_into_vec()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_float_function_stays_the_same() {
+        for activation in [Activation::Relu, Activation::Relu6] {
+            let (graph, params, norms) = chain(activation);
+            let mut equal = params.clone();
+            let changed = equalise(&graph, &mut equal, &norms).unwrap();
+            assert!(changed >= 8 && equal != params, "{activation:?}: {changed}");
+            let (before, after) = (
+                output(&graph, &params, &norms),
+                output(&graph, &equal, &norms),
+            );
+            let largest = before.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            for (a, b) in before.iter().zip(&after) {
+                assert!((a - b).abs() < 1e-4 * largest, "{activation:?}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn channels_come_closer_to_one_another() {
+        let (graph, mut params, norms) = chain(Activation::Relu);
+        let spread = |params: &Params| {
+            let gammas = &params.0["expand.bn.weight"].data;
+            let (least, most) = gammas
+                .iter()
+                .fold((f32::MAX, 0f32), |(l, m), g| (l.min(*g), m.max(*g)));
+            most / least
+        };
+        let before = spread(&params);
+        equalise(&graph, &mut params, &norms).unwrap();
+        assert!(
+            spread(&params) < 0.3 * before,
+            "{} {before}",
+            spread(&params)
+        );
+    }
+
+    /// A channel that reaches six would bend elsewhere after scaling.
+    #[test]
+    fn channels_that_a_relu6_bends_are_left_alone() {
+        let (graph, mut params, norms) = chain(Activation::Relu6);
+        for bias in &mut params.0.get_mut("expand.bn.bias").unwrap().data {
+            *bias = 5.9;
+        }
+        let gammas = params.0["expand.bn.weight"].clone();
+        equalise(&graph, &mut params, &norms).unwrap();
+        assert_eq!(params.0["expand.bn.weight"], gammas);
+    }
+}

@@ -395,7 +395,7 @@ mod tests {
             cost(&bound.real(4)),
             cost(&bound.real(8)),
         );
-        assert!(eight < 0.05 * four, "{eight} of {four}");
+        assert!(eight < 0.1 * four, "{eight} of {four}");
         assert!(eight < 20.0 * free, "{eight} of {free}");
     }
 
