@@ -59,17 +59,43 @@ def parse(arguments=None):
         metavar="S",
         help="stop a table after this time, once it has 7 rounds; default 90, with --quick 20",
     )
-    add("--cores", type=words, metavar="I,I", help="cores to pin to; default: one per physical core")
-    add("--weights", type=Path, metavar="DIR", help="checkpoints, named after the network as in "
-        "resnet50-0676ba61.pth; networks without one get random weights")
-    add("--images", type=Path, metavar="DIR", help="photos for calibration and for the check of "
-        "outputs; by default smooth random images")
-    add("--calibration", type=positive, default=32, metavar="N", help="images that calibrate; default: 32")
+    add(
+        "--cores", type=words, metavar="I,I", help="cores to pin to; default: one per physical core"
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="checkpoints, named after the network as in "
+        "resnet50-0676ba61.pth; networks without one get random weights",
+    )
+    add(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="photos for calibration and for the check of outputs; by default smooth random images",
+    )
+    add(
+        "--calibration",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="images that calibrate; default: 16",
+    )
     add("--seed", type=int, default=1, help="of random weights and images; default: 1")
     add("--no-own", action="store_true", help="skip the comparisons of Slimbit with itself")
-    add("--scratch", type=Path, default=REPOSITORY / "target" / "peers", metavar="DIR",
-        help="environment, builds and networks; default: target/peers")
-    add("--fresh", action="store_true", help="make the networks again, as after a change of the file format")
+    add(
+        "--scratch",
+        type=Path,
+        default=REPOSITORY / "target" / "peers",
+        metavar="DIR",
+        help="environment, builds and networks; default: target/peers",
+    )
+    add(
+        "--fresh",
+        action="store_true",
+        help="make the networks again, as after a change of the file format",
+    )
     add("--slimbit", type=Path, metavar="FILE", help="a slimbit binary, instead of building one")
     add("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args(arguments)

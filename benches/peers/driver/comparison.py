@@ -29,7 +29,9 @@ class Comparison:
         """Our engine's specification, its input beside the network's files."""
         pixels = files.folder / "inputs.u8"
         if not pixels.exists():
-            images.inputs(self.options.images, IMAGES, network.size, self.options.seed).tofile(pixels)
+            images.inputs(self.options.images, IMAGES, network.size, self.options.seed).tofile(
+                pixels
+            )
         shape = (batch, 3, network.size, network.size)
         command = [self.binaries["slimbit-timing-server"]]
         cores = self.cores[:threads]
@@ -125,6 +127,7 @@ class Comparison:
             "ratio_interval": [ratios[best]["low"], ratios[best]["high"]] if best else None,
             "peak_macs_per_second_and_core": peak,
             "fraction_of_peak": rate / (peak * threads),
+            "arena_bytes": ours.facts["arena_bytes"],
             "agreement": agreement,
             "failed": failed,
             "details": {
@@ -135,8 +138,6 @@ class Comparison:
 
     def own(self, network, files):
         """Our engine against itself, and at the AVX2 level against float."""
-        first, second = self.cores[:1], self.cores[:2]
-        several = len(second) == 2
         rows = []
 
         def compare(what, a, b):
@@ -158,8 +159,11 @@ class Comparison:
             rows.append(row)
 
         say(f"{network.name} against itself")
-        ours = lambda **options: self.ours(network, files, 1, options.pop("threads", 1), **options)
-        if several:
+
+        def ours(threads=1, **options):
+            return self.ours(network, files, 1, threads, **options)
+
+        if len(self.cores) > 1:
             compare("1 thread / 2 threads", ours(), ours(threads=2))
         compare("1x / 0.5x width, W8A8", ours(), ours(point="0.5x W8A8"))
         compare("W4A8 / W8A8, 1x", ours(point="1x W4A8"), ours())
@@ -192,11 +196,9 @@ class Comparison:
                 first.append(ours.ready["first_ns"])
         points = ["0.5x W8A8", "1x W4A8", POINT]
         with Engine(spec) as ours:
-            move = lambda point: ours.ask(f"point {point}")["ns"]
-            new = {point: move(point) / 1e6 for point in points[:2]}
-            again = [move(points[i % 3]) for i in range(2, 32)]
+            moves = [ours.ask(f"point {points[i % 3]}")["ns"] for i in range(32)]
         return {
             "load_to_first_result_ms": measure.milliseconds(first),
-            "first_set_point_ms": new,
-            "set_point_ms": measure.milliseconds(again),
+            "first_set_point_ms": {points[i]: moves[i] / 1e6 for i in range(2)},
+            "set_point_ms": measure.milliseconds(moves[2:]),
         }

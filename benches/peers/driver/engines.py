@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Engine:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [str(word) for word in line],
+            bufsize=0,  # A line in a buffer would be invisible to `select`.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -71,11 +73,9 @@ class Engine:
         Between questions the process is stopped: worker threads that spin, waiting for the next
         inference, would take the cores from the engine whose turn it is."""
         self.process.send_signal(signal.SIGCONT)
-        try:
+        # `receive` finds out why a pipe broke.
+        with suppress(BrokenPipeError):
             self.process.stdin.write(f"{line}\n".encode())
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # `receive` finds out why.
         answer = self.receive()
         self.process.send_signal(signal.SIGSTOP)
         return answer
@@ -120,10 +120,8 @@ class Engine:
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.log):
-            try:
+            with suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
 
 def settle(cores):

@@ -27,6 +27,8 @@ def describe():
         "cpu": facts.get("model name", platform.processor() or "unknown processor"),
         "cores": len(usable()),
         "instruction_sets": [name for flag, name in EXTENSIONS.items() if flag in flags],
+        # Of the last minute: whatever else runs takes time from somebody.
+        "load": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 
@@ -59,6 +61,6 @@ def physical_cores():
 
 
 def saturates(machine):
-    """Whether the usual 8-bit kernels of this CPU add pairs of products in 16 bits, and clip them."""
+    """Whether the usual 8-bit kernels of this CPU add pairs of products in 16 bits and clip them."""
     exact = {"AVX-512 VNNI", "AVX-VNNI", "NEON"}
     return not exact & set(machine["instruction_sets"])

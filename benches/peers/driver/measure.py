@@ -35,15 +35,15 @@ def interleave(ours, peers, rounds, seconds, between=lambda: None):
     fastest = min(pace.values(), default=0)
     order = list(pace)
     start = time.monotonic()
-    for round in range(rounds):
-        if round >= MINIMUM_ROUNDS and time.monotonic() - start > seconds:
+    for turn in range(rounds):
+        if turn >= MINIMUM_ROUNDS and time.monotonic() - start > seconds:
             break
         between()
         # Another peer begins each round, so that none always follows the same neighbour.
-        shift = round % max(len(order), 1)
+        shift = turn % max(len(order), 1)
         for name in order[shift:] + order[:shift]:
             seldom = pace[name] > SLOW * fastest
-            if name in failed or (seldom and round % SELDOM):
+            if name in failed or (seldom and turn % SELDOM):
                 continue
             ours_ns = ours.time()
             try:

@@ -69,7 +69,9 @@ def make(network, slimbit, options):
     recipe = {
         "network": network.name,
         "weights": str(weights) if weights else f"random, seed {options.seed}",
-        "images": str(options.images.resolve()) if options.images else f"random, seed {options.seed}",
+        "images": str(options.images.resolve())
+        if options.images
+        else f"random, seed {options.seed}",
         "calibration": options.calibration,
         "points": f"{WIDTHS} of {BITS}",
     }
@@ -87,12 +89,26 @@ def make(network, slimbit, options):
             images.write_folder(photos, options.calibration, network.size, options.seed)
     net = folder / "net.safetensors"
     source = [weights] if weights else ["--random", options.seed, "--classes", network.classes]
-    run = lambda *words: command([slimbit, *words], f"{network.name} cannot be made")
+
+    def run(*words):
+        command([slimbit, *words], f"{network.name} cannot be made")
+
     run("import", *source, "--arch", network.name, "-o", net)
     # Reconstruction takes minutes and changes weights, which no engine's speed depends on.
     run(
-        "quantize", net, "--images", photos, "--calibration-images", options.calibration,
-        "--widths", WIDTHS, "--bits", BITS, "--no-reconstruct", "-o", files.slim,
+        "quantize",
+        net,
+        "--images",
+        photos,
+        "--calibration-images",
+        options.calibration,
+        "--widths",
+        WIDTHS,
+        "--bits",
+        BITS,
+        "--no-reconstruct",
+        "-o",
+        files.slim,
     )
     run("export", net, "--onnx", folder / "float.onnx")
     run("export", files.slim, "--onnx", folder / "qdq.onnx", "--point", POINT)

@@ -1,4 +1,4 @@
-"""The Python peers behind the driver's pipe: MODEL INPUT SHAPE THREADS WHICH (see ../protocol.rs)."""
+"""The Python peers behind the pipe of ../protocol.rs: MODEL INPUT SHAPE THREADS WHICH."""
 
 import gc
 import json

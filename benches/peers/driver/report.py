@@ -9,8 +9,10 @@ def table(head, rows):
     cells = [head, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for row in cells:
-        first, *rest = (text.ljust(w) if i == 0 else text.rjust(w)
-                        for i, (text, w) in enumerate(zip(row, widths)))
+        first, *rest = (
+            text.ljust(w) if i == 0 else text.rjust(w)
+            for i, (text, w) in enumerate(zip(row, widths))
+        )
         print("  ".join(["  " + first, *rest]).rstrip())
     print()
 
@@ -21,7 +23,7 @@ def interval(ratio):
 
 def head(machine, options):
     print(f"{machine['cpu']}, {machine['cores']} cores; {', '.join(machine['instruction_sets'])}")
-    print(f"{machine['system']}")
+    print(f"{machine['system']}; load {machine['load']:.2f}")
     print(
         f"one inference each in turn, after an untimed one; at most {options.rounds} rounds or "
         f"{options.seconds} s a table; ratio = ours / peer, [95 % interval]\n"
@@ -37,19 +39,27 @@ def row(result):
         f"GMAC/s a core"
     )
     low, high = result["ours_spread_ms"]
-    lines = [[
-        "slimbit " + result["isa"], f"{result['ours_ms']:.3f}", f"{low:.3f} to {high:.3f}", "", "",
-        f"{100 * result['fraction_of_peak']:.1f} % of peak",
-    ]]
+    lines = [
+        [
+            "slimbit " + result["isa"],
+            f"{result['ours_ms']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            "",
+            "",
+            f"{100 * result['fraction_of_peak']:.1f} % of peak",
+        ]
+    ]
     for name in sorted(result["peers"], key=result["peers"].get):
         low, high = result["peers_spread_ms"][name]
-        lines.append([
-            ("* " if name == result["best_peer"] else "  ") + name,
-            f"{result['peers'][name]:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            interval(result["ratios"][name]),
-            *agreement(name, result["agreement"][name]),
-        ])
+        lines.append(
+            [
+                ("* " if name == result["best_peer"] else "  ") + name,
+                f"{result['peers'][name]:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                interval(result["ratios"][name]),
+                *agreement(name, result["agreement"][name]),
+            ]
+        )
     table(["", "median ms", "p10 to p90", "ratio", "top-1", "lowest cosine"], lines)
     for name, error in result["failed"].items():
         print(f"  {name} does not run it: {short(error)}")
@@ -60,8 +70,13 @@ def row(result):
 def agreement(name, alike):
     if "error" in alike:
         return "", alike["error"]
-    wrong = "int8" in name and alike["cosine"] < ALIKE
-    return f"{alike['top1']}/{alike['images']}", f"{alike['cosine']:.5f}" + (" !" if wrong else "")
+    mark = " !" if departs(name, alike) else ""
+    return f"{alike['top1']}/{alike['images']}", f"{alike['cosine']:.5f}{mark}"
+
+
+def departs(name, alike):
+    """Whether an int8 peer computes something else than its file says."""
+    return "int8" in name and alike.get("cosine", 0) < ALIKE
 
 
 def short(text, limit=300):
@@ -89,7 +104,7 @@ def spread(times):
 
 
 def means(rows, counted, threads):
-    """Geometric mean of ours / best peer over the networks that count, or none if one is missing."""
+    """Geometric mean of ours / best peer over the networks that count; none if one is missing."""
     ratios = {
         row["network"]: row["ratio"]
         for row in rows
@@ -100,10 +115,12 @@ def means(rows, counted, threads):
 
 
 def foot(document, rows):
-    if any("!" in "".join(agreement(name, alike)) for r in rows for name, alike in r["agreement"].items()):
+    alike = [pair for row in rows for pair in row["agreement"].items()]
+    if any(departs(*pair) for pair in alike):
         print(
-            f"! an int8 peer whose outputs differ from the file's (cosine below {ALIKE}). Without VNNI, its\n"
-            "  kernels add pairs of products in 16 bits and clip them: fast, and not the same network.\n"
+            f"! an int8 peer whose outputs differ from the file's (cosine below {ALIKE}).\n"
+            "  Without VNNI, kernels add pairs of products in 16 bits and clip them: fast, but not\n"
+            "  the same network.\n"
         )
     for threads in (1, 2):
         mean = document[f"geomean_vs_best_peer_{threads}t"]

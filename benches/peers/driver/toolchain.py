@@ -28,7 +28,9 @@ def environment(scratch):
         say(f"installing the Python peers into {folder}")
         venv.create(folder, with_pip=True, clear=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command([*install, "-r", PEERS / "requirements.txt"], "the Python peers cannot be installed")
+        command(
+            [*install, "-r", PEERS / "requirements.txt"], "the Python peers cannot be installed"
+        )
         stamp.write_text(wanted)
     return python
 
