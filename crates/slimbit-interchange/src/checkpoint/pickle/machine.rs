@@ -1,15 +1,12 @@
 use std::collections::BTreeMap;
 
-use super::{Global, Heap, Object, StorageRef, TensorRef, Value};
+use super::{Global, Heap, Object, Value, opcode};
 use crate::ImportError;
 
 /// Instructions after which a pickle is taken for hostile: the largest checkpoints have thousands of
 /// tensors and some forty instructions for each. Each instruction takes a bounded amount of memory
 /// besides the bytes that it copies from the file.
 const MAX_INSTRUCTIONS: usize = 1 << 22;
-
-/// Longest name of a storage; real ones are numbers. Storages copy it, so that it must be short.
-const MAX_KEY: usize = 256;
 
 /// What one pickle holds.
 #[derive(Debug)]
@@ -49,17 +46,18 @@ pub(in crate::checkpoint) fn load(bytes: &[u8], start: usize) -> Result<Loaded, 
     )))
 }
 
-struct Machine<'a> {
+/// A pickle under execution.
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     stack: Vec<Value>,
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: BTreeMap<u64, Value>,
-    heap: Heap,
+    pub(super) heap: Heap,
     /// Items that calls may still copy: a file in which each is copied once has at least that many
     /// bytes.
-    copies_left: usize,
+    pub(super) copies_left: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -214,105 +212,6 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// What `callable(*arguments)` would give.
-    fn call(&mut self, callable: Value, arguments: Value) -> Result<Value, ImportError> {
-        let Some(&Object::Global(global)) = self.heap.object(callable) else {
-            return Err(self.fault("a call of something that is no function"));
-        };
-        let Some(arguments) = self.heap.sequence(arguments) else {
-            return Err(self.fault("a call without a tuple of arguments"));
-        };
-        match (global, arguments) {
-            (Global::OrderedDict, []) => Ok(self.heap.add(Object::Dict(Vec::new()))),
-            // Python 2 writes the items as a list of pairs.
-            (Global::OrderedDict, &[pairs]) => {
-                let pairs = self.heap.sequence(pairs).unwrap_or_default();
-                let pair = |&pair: &Value| match self.heap.sequence(pair) {
-                    Some(&[key, value]) => Some((key, value)),
-                    _ => None,
-                };
-                let Some(left) = self.copies_left.checked_sub(pairs.len()) else {
-                    return Err(self.fault("the same items are copied again and again"));
-                };
-                let Some(items) = pairs.iter().map(pair).collect() else {
-                    return Err(self.fault("an OrderedDict of something other than pairs"));
-                };
-                self.copies_left = left;
-                Ok(self.heap.add(Object::Dict(items)))
-            }
-            (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
-                let Some(Object::Storage(storage)) = self.heap.object(storage) else {
-                    return Err(self.fault("a tensor without a storage"));
-                };
-                let parts = (
-                    Heap::count(offset),
-                    self.heap.counts(shape),
-                    self.heap.counts(strides),
-                );
-                let (Some(offset), Some(shape), Some(strides)) = parts else {
-                    return Err(self.fault("a tensor whose offset, shape or strides are no counts"));
-                };
-                let tensor = TensorRef {
-                    storage: storage.clone(),
-                    offset,
-                    shape,
-                    strides,
-                };
-                Ok(self.heap.add(Object::Tensor(tensor)))
-            }
-            (Global::RebuildParameter, &[data, ..]) => Ok(data),
-            (global, arguments) => Err(self.fault(format!(
-                "{global:?} called with {} arguments",
-                arguments.len()
-            ))),
-        }
-    }
-
-    /// Reads `("storage", type, key, location, elements[, view])`.
-    fn storage(&self, id: Value) -> Result<StorageRef, ImportError> {
-        let items = self.heap.sequence(id).unwrap_or_default();
-        let &[kind, dtype, key, _, elements, ref view @ ..] = items else {
-            return Err(self.fault("a persistent id that is no storage"));
-        };
-        match self.heap.text(kind) {
-            Some("storage") => {}
-            Some("module") => {
-                return Err(ImportError::Refused {
-                    global: "module".to_owned(),
-                    why: "is a whole pickled module with its source code".to_owned(),
-                });
-            }
-            _ => return Err(self.fault("a persistent id that is no storage")),
-        }
-        let (Some(&Object::Global(Global::Storage(dtype))), Some(key), Some(elements)) = (
-            self.heap.object(dtype),
-            self.heap.text(key),
-            Heap::count(elements),
-        ) else {
-            return Err(self.fault("a storage without type, name or size"));
-        };
-        if key.len() > MAX_KEY {
-            return Err(self.fault(format!("a storage's name of {} bytes", key.len())));
-        }
-        let part = match view {
-            [] | [Value::None] => [0, elements],
-            &[view] => match self.heap.sequence(view) {
-                Some(&[_, offset, size]) => match (Heap::count(offset), Heap::count(size)) {
-                    (Some(offset), Some(size)) => [offset, size],
-                    _ => return Err(self.fault("a storage's view without offset or size")),
-                },
-                _ => return Err(self.fault("a storage's view that is no triple")),
-            },
-            _ => return Err(self.fault("a persistent id with too many parts")),
-        };
-        Ok(StorageRef {
-            dtype,
-            key: key.to_owned(),
-            elements,
-            part,
-        })
-    }
-
     fn integer(&mut self, opcode: u8) -> Result<i128, ImportError> {
         Ok(match opcode {
             opcode::BININT => i128::from(i32::from_le_bytes(self.take()?)),
@@ -443,65 +342,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn fault(&self, what: impl Into<String>) -> ImportError {
+    pub(super) fn fault(&self, what: impl Into<String>) -> ImportError {
         ImportError::damaged(format!("pickle at byte {}", self.at), what)
     }
-}
-
-/// The opcodes of Python's `pickletools`, by its names.
-mod opcode {
-    pub(super) const MARK: u8 = b'(';
-    pub(super) const EMPTY_TUPLE: u8 = b')';
-    pub(super) const STOP: u8 = b'.';
-    pub(super) const POP: u8 = b'0';
-    pub(super) const POP_MARK: u8 = b'1';
-    pub(super) const DUP: u8 = b'2';
-    pub(super) const BINBYTES: u8 = b'B';
-    pub(super) const SHORT_BINBYTES: u8 = b'C';
-    pub(super) const BINFLOAT: u8 = b'G';
-    pub(super) const BININT: u8 = b'J';
-    pub(super) const BININT1: u8 = b'K';
-    pub(super) const BININT2: u8 = b'M';
-    pub(super) const NONE: u8 = b'N';
-    pub(super) const BINPERSID: u8 = b'Q';
-    pub(super) const REDUCE: u8 = b'R';
-    pub(super) const BINSTRING: u8 = b'T';
-    pub(super) const SHORT_BINSTRING: u8 = b'U';
-    pub(super) const BINUNICODE: u8 = b'X';
-    pub(super) const EMPTY_LIST: u8 = b']';
-    pub(super) const APPEND: u8 = b'a';
-    pub(super) const BUILD: u8 = b'b';
-    pub(super) const GLOBAL: u8 = b'c';
-    pub(super) const DICT: u8 = b'd';
-    pub(super) const APPENDS: u8 = b'e';
-    pub(super) const BINGET: u8 = b'h';
-    pub(super) const LONG_BINGET: u8 = b'j';
-    pub(super) const LIST: u8 = b'l';
-    pub(super) const BINPUT: u8 = b'q';
-    pub(super) const LONG_BINPUT: u8 = b'r';
-    pub(super) const SETITEM: u8 = b's';
-    pub(super) const TUPLE: u8 = b't';
-    pub(super) const SETITEMS: u8 = b'u';
-    pub(super) const EMPTY_DICT: u8 = b'}';
-    pub(super) const PROTO: u8 = 0x80;
-    pub(super) const NEWOBJ: u8 = 0x81;
-    pub(super) const TUPLE1: u8 = 0x85;
-    pub(super) const TUPLE2: u8 = 0x86;
-    pub(super) const TUPLE3: u8 = 0x87;
-    pub(super) const NEWTRUE: u8 = 0x88;
-    pub(super) const NEWFALSE: u8 = 0x89;
-    pub(super) const LONG1: u8 = 0x8a;
-    pub(super) const LONG4: u8 = 0x8b;
-    pub(super) const SHORT_BINUNICODE: u8 = 0x8c;
-    pub(super) const BINUNICODE8: u8 = 0x8d;
-    pub(super) const BINBYTES8: u8 = 0x8e;
-    pub(super) const EMPTY_SET: u8 = 0x8f;
-    pub(super) const ADDITEMS: u8 = 0x90;
-    pub(super) const FROZENSET: u8 = 0x91;
-    pub(super) const STACK_GLOBAL: u8 = 0x93;
-    pub(super) const MEMOIZE: u8 = 0x94;
-    pub(super) const FRAME: u8 = 0x95;
-    pub(super) const BYTEARRAY8: u8 = 0x96;
 }
 
 #[cfg(test)]
