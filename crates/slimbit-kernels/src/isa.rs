@@ -12,11 +12,13 @@ pub enum Isa {
     Scalar,
     /// 256-bit integer SIMD of x86-64, without dot-product instructions.
     Avx2,
+    /// 512-bit integer SIMD of x86-64 with dot-product instructions: AVX-512 F, BW, VL, DQ and VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// Every level, the slowest first.
-    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni];
 
     /// The best level of this CPU.
     pub fn detect() -> Isa {
@@ -60,8 +62,17 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::Avx512Vnni => false,
         }
     }
 
@@ -69,6 +80,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx512Vnni => "avx512vnni",
         }
     }
 }
@@ -102,7 +114,7 @@ mod tests {
         let error = "sse9".parse::<Isa>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown CPU level \"sse9\"; known are scalar, avx2"
+            "unknown CPU level \"sse9\"; known are scalar, avx2, avx512vnni"
         );
     }
 

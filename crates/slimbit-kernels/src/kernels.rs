@@ -44,8 +44,10 @@ impl Kernels {
             Isa::Scalar => Ok(&scalar::KERNELS),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Ok(&crate::avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Ok(&crate::avx512::KERNELS),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => Err(KernelError::Unsupported { isa }),
+            Isa::Avx2 | Isa::Avx512Vnni => Err(KernelError::Unsupported { isa }),
         }
     }
 
