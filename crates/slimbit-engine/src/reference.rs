@@ -140,7 +140,7 @@ impl Reference<'_> {
         let output = self.layouts[index];
         let conv = Convolution::of(graph, stage, input.layout, output)
             .expect("checked: only convolutions and linear stages rescale channels");
-        let weights = kernel_weights(self.model, self.made, index, conv.weights)?;
+        let weights = kernel_weights(self.model, self.made, index, conv.weights)?.codes;
         let [outputs, rows, columns, per_group] = conv.weights;
         let [top, left, ..] = conv.padding;
         let mut codes = Vec::with_capacity(output.elements());

@@ -459,6 +459,14 @@ pub fn code_range(stages: &[Stage], made: &[StageModel], index: usize) -> Clip {
     }
 }
 
+/// What the kernels multiply by.
+pub(crate) struct KernelWeights<'a> {
+    /// Output channels outermost, input channels innermost.
+    pub(crate) codes: Cow<'a, [i8]>,
+    /// Of every output channel.
+    pub(crate) sums: Vec<SignedSums>,
+}
+
 /// The kernel integers of a stage at a point, after checking that no accumulator can leave the
 /// interval for which its rescaling was made.
 ///
@@ -469,10 +477,10 @@ pub(crate) fn kernel_weights<'a>(
     point: &PointModel,
     index: usize,
     shape: [usize; 4],
-) -> Result<Cow<'a, [i8]>, EngineError> {
+) -> Result<KernelWeights<'a>, EngineError> {
     let stage = &model.stages()[index];
     let bits = weight_bits(stage, point.point);
-    let weights = model.weights()[&stage.name].block(model.grid(), bits, shape);
+    let codes = model.weights()[&stage.name].block(model.grid(), bits, shape);
     let Arithmetic::Channels { channels, .. } = &point.stages[index].arithmetic else {
         unreachable!("checked: a stage with weights rescales its channels");
     };
@@ -480,9 +488,10 @@ pub(crate) fn kernel_weights<'a>(
     let range = code_range(model.stages(), &point.stages, operand);
     let zero_point = point.stages[operand].output.zero_point() as u8;
     let taps = shape[1] * shape[2] * shape[3];
-    for (o, (row, channel)) in weights.chunks_exact(taps).zip(channels).enumerate() {
+    let sums: Vec<SignedSums> = codes.chunks_exact(taps).map(SignedSums::of).collect();
+    for (o, (sums, channel)) in sums.iter().zip(channels).enumerate() {
         let at = || format!("stage `{}` at {}, channel {o}", stage.name, point.point);
-        let reached = SignedSums::of(row)
+        let reached = sums
             .interval(range, zero_point)
             .map_err(|overflow| EngineError::invalid(at(), overflow.to_string()))?;
         let stored = channel.acc;
@@ -494,5 +503,5 @@ pub(crate) fn kernel_weights<'a>(
             return Err(EngineError::invalid(at(), what));
         }
     }
-    Ok(weights)
+    Ok(KernelWeights { codes, sums })
 }

@@ -48,13 +48,14 @@ impl fmt::Debug for PackedConv {
 }
 
 /// What a level packs: all lengths agree with the geometry, no accumulator can overflow.
-#[derive(Clone, Copy)]
 pub(crate) struct ConvWeights<'a> {
     pub(crate) geometry: ConvGeometry,
     /// `[O][KH][KW][I/groups]`.
     pub(crate) weights: &'a [i8],
     pub(crate) requant: &'a [Requant],
     pub(crate) clip: Clip,
+    /// By output channel.
+    sums: Vec<SignedSums>,
 }
 
 impl<'a> ConvWeights<'a> {
@@ -85,6 +86,10 @@ impl<'a> ConvWeights<'a> {
             weights,
             requant,
             clip,
+            sums: weights
+                .chunks_exact(geometry.taps())
+                .map(SignedSums::of)
+                .collect(),
         };
         let overflows = |&channel: &usize| {
             let (lo, hi) = packable.accumulator(channel);
@@ -104,8 +109,8 @@ impl<'a> ConvWeights<'a> {
 
     /// The least and greatest accumulator of a channel over all inputs.
     pub(crate) fn accumulator(&self, channel: usize) -> (i64, i64) {
-        let sums = SignedSums::of(self.channel(channel));
-        (255 * sums.negative, 255 * sums.positive)
+        let SignedSums { positive, negative } = self.sums[channel];
+        (255 * negative, 255 * positive)
     }
 }
 

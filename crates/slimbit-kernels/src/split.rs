@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::conv::{PackedConv, Part, Target};
-use crate::{Map, MapMut};
+use crate::{ConvGeometry, Map, MapMut};
 
 /// Multiply-accumulates below which a convolution is over before other threads have joined in.
 const SMALL_CONV: f64 = 100_000.0;
@@ -14,8 +14,12 @@ const SMALL_MAP: usize = 16 << 10;
 /// Pixels that kernels compute together; a thread pays for whole tiles.
 const TILE: usize = 6;
 
-/// Multiply-accumulates in the time that a byte takes from a cache that cores share.
+/// Multiply-accumulates in the time that a byte takes from another core's cache, or a shared one.
 const MACS_PER_BYTE: f64 = 4.0;
+
+/// Maps of fewer pixels are mostly cut by channels, larger ones by rows. All operators keep to
+/// that, so that what a core reads is mostly what it wrote.
+const SMALL_PIXELS: usize = 400;
 
 /// Channels that stay together: a cache line, and the widest vector.
 pub(crate) const CHANNELS: usize = 64;
@@ -30,29 +34,24 @@ pub(crate) struct Grid {
 impl Grid {
     /// The grid whose slowest cell is the fastest.
     ///
-    /// Bands share the weights among all threads, runs the input: early layers have long columns
-    /// and few weights, late ones the reverse, and there each core then keeps weights of its own
-    /// in its cache.
+    /// All bands need all the weights, runs need their own: early layers have long columns and few
+    /// weights, late ones the reverse, and there each core then keeps its weights in its own cache.
     pub(crate) fn of(conv: &PackedConv, panels: usize, threads: usize) -> Grid {
         let geometry = &conv.geometry;
-        let [rows, cols] = [geometry.out_rows, geometry.out_cols];
         let taps = geometry.taps() as f64;
+        let [rows, cols] = [geometry.out_rows, geometry.out_cols];
         let macs = rows as f64 * cols as f64 * geometry.out_channels as f64 * taps;
         let whole = Grid { bands: 1, runs: 1 };
         if threads == 1 || macs < SMALL_CONV {
             return whole;
         }
-        let input: f64 = geometry
-            .input_extent(rows)
-            .map(|n| n as f64)
-            .iter()
-            .product();
-        let weights = conv.kernel.bytes() as f64;
+        let tile = if geometry.is_depthwise() { 1 } else { TILE };
         let channels_per_panel = geometry.out_channels as f64 / panels as f64;
+        let weights = conv.kernel.bytes() as f64;
         let cost = |grid: &Grid| {
-            let pixels = (rows.div_ceil(grid.bands) * cols).next_multiple_of(TILE);
+            let pixels = (rows.div_ceil(grid.bands) * cols).next_multiple_of(tile);
             let channels = panels.div_ceil(grid.runs) as f64 * channels_per_panel;
-            let bytes = weights / grid.runs as f64 + input / grid.bands as f64;
+            let bytes = weights / grid.runs as f64 + grid.remote(geometry);
             pixels as f64 * channels * taps + MACS_PER_BYTE * bytes
         };
         let grids = (1..=threads.min(rows)).map(|bands| Grid {
@@ -62,6 +61,20 @@ impl Grid {
         grids
             .min_by(|a, b| cost(a).total_cmp(&cost(b)))
             .unwrap_or(whole)
+    }
+
+    /// Bytes of the input that a cell reads and another core wrote.
+    fn remote(self, geometry: &ConvGeometry) -> f64 {
+        let extent = geometry.input_extent(geometry.out_rows);
+        let input: f64 = extent.map(|n| n as f64).iter().product();
+        let [bands, runs, cells] = [self.bands, self.runs, self.cells()].map(|n| n as f64);
+        let runs = if geometry.is_depthwise() { runs } else { 1.0 };
+        let own = if extent[0].saturating_mul(extent[1]) < SMALL_PIXELS {
+            input / bands / cells
+        } else {
+            input / runs / cells
+        };
+        input / bands / runs - own
     }
 
     pub(crate) fn cells(self) -> usize {
@@ -100,30 +113,35 @@ pub(crate) fn useful_threads(threads: usize, parts: usize, codes: usize) -> usiz
     }
 }
 
-/// A map to write in bands of rows that do not overlap.
+/// Whether an operator without weights is cut by channels, for at least so many threads.
+pub(crate) fn by_channels([rows, cols, channels]: [usize; 3], threads: usize) -> bool {
+    rows.saturating_mul(cols) < SMALL_PIXELS && channels.div_ceil(CHANNELS) >= threads
+}
+
+/// A map to write in parts that do not overlap.
 #[derive(Clone, Copy)]
-pub(crate) struct Bands<'a> {
+pub(crate) struct Parts<'a> {
     map: Target<'a, u8>,
     len: usize,
     extent: [usize; 3],
 }
 
-impl<'a> Bands<'a> {
-    /// The map itself if its rows overlap in memory. It holds the extent.
-    pub(crate) fn new(map: MapMut<'a>, extent: [usize; 3]) -> Result<Bands<'a>, MapMut<'a>> {
+impl<'a> Parts<'a> {
+    /// The map itself if its rows or pixels overlap in memory. It holds the extent.
+    pub(crate) fn new(map: MapMut<'a>, extent: [usize; 3]) -> Result<Parts<'a>, MapMut<'a>> {
         let [_, cols, channels] = extent;
         let row = cols.saturating_sub(1).saturating_mul(map.pixel_stride);
-        if row.saturating_add(channels) > map.row_stride {
+        if channels > map.pixel_stride || row.saturating_add(channels) > map.row_stride {
             return Err(map);
         }
-        Ok(Bands {
+        Ok(Parts {
             len: map.data.len(),
             map: map.into(),
             extent,
         })
     }
 
-    /// The band of these rows, and its extent.
+    /// A band of rows, and its extent.
     ///
     /// # Safety
     /// The rows are not empty, lie within the extent, and nobody else uses them.
@@ -139,12 +157,51 @@ impl<'a> Bands<'a> {
         // within the slice and nobody else's.
         let data =
             unsafe { std::slice::from_raw_parts_mut(self.map.pixel(rows.start, 0), end - start) };
-        let map = MapMut {
+        (self.with(data), [rows.len(), cols, channels])
+    }
+
+    /// Some channels of one pixel.
+    ///
+    /// # Safety
+    /// The pixel and its channels lie within the extent, and nobody else uses them.
+    pub(crate) unsafe fn pixel(
+        &self,
+        row: usize,
+        col: usize,
+        channels: &Range<usize>,
+    ) -> MapMut<'a> {
+        // SAFETY: the map holds the pixel, and it ends before the next begins.
+        self.with(unsafe {
+            let first = self.map.pixel(row, col).add(channels.start);
+            std::slice::from_raw_parts_mut(first, channels.len())
+        })
+    }
+
+    fn with(&self, data: &'a mut [u8]) -> MapMut<'a> {
+        MapMut {
             data,
             row_stride: self.map.row_stride,
             pixel_stride: self.map.pixel_stride,
-        };
-        (map, [rows.len(), cols, channels])
+        }
+    }
+}
+
+/// Where a part of a map begins.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Corner {
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+    pub(crate) channel: usize,
+}
+
+impl Corner {
+    /// The map from here on.
+    pub(crate) fn of(self, map: Map<'_>) -> Map<'_> {
+        let start = self.row * map.row_stride + self.col * map.pixel_stride + self.channel;
+        Map {
+            data: &map.data[start..],
+            ..map
+        }
     }
 }
 
@@ -153,14 +210,6 @@ pub(crate) fn below(map: Map<'_>, row: usize) -> Map<'_> {
     let start = row.saturating_mul(map.row_stride).min(map.data.len());
     Map {
         data: &map.data[start..],
-        ..map
-    }
-}
-
-/// The map from a channel on.
-pub(crate) fn from_channel(map: Map<'_>, channel: usize) -> Map<'_> {
-    Map {
-        data: &map.data[channel..],
         ..map
     }
 }

@@ -6,7 +6,7 @@ use slimbit_num::{AddRequant, Clip, Requant, Table};
 
 use crate::conv::{Output, Part, Target};
 use crate::split::{
-    Bands, CHANNELS, Grid, below, codes, from_channel, share, share_channels, useful_threads,
+    CHANNELS, Corner, Grid, Parts, below, by_channels, codes, share, share_channels, useful_threads,
 };
 use crate::{Border, ConvGeometry, Kernels, Map, MapMut, PackedConv, Team, Window};
 
@@ -115,11 +115,10 @@ impl Threaded<'_> {
         a.assert_holds(extent);
         b.assert_holds(extent);
         let add = self.kernels.add;
-        self.bands(out, extent, codes(extent), |rows, mut out, extent| {
-            let (a, b) = (below(a, rows.start), below(b, rows.start));
+        self.pointwise(out, extent, |corner, mut out, extent| {
             // SAFETY: this table exists, so the CPU has the level; the maps hold the extent, and so
-            // their bands do.
-            unsafe { add(requant, clip, a, b, &mut out, extent) }
+            // their parts do.
+            unsafe { add(requant, clip, corner.of(a), corner.of(b), &mut out, extent) }
         });
     }
 
@@ -130,10 +129,10 @@ impl Threaded<'_> {
     pub fn table(&mut self, table: &Table, input: Map<'_>, out: MapMut<'_>, extent: [usize; 3]) {
         input.assert_holds(extent);
         let look_up = self.kernels.table;
-        self.bands(out, extent, codes(extent), |rows, mut out, extent| {
+        self.pointwise(out, extent, |corner, mut out, extent| {
             // SAFETY: this table exists, so the CPU has the level; the maps hold the extent, and so
-            // their bands do.
-            unsafe { look_up(table, below(input, rows.start), &mut out, extent) }
+            // their parts do.
+            unsafe { look_up(table, corner.of(input), &mut out, extent) }
         });
     }
 
@@ -214,7 +213,11 @@ impl Threaded<'_> {
                     pixel_stride,
                 };
                 let extent = [1, 1, channels.len()];
-                pool(from_channel(input, channels.start), pixel, extent);
+                let corner = Corner {
+                    channel: channels.start,
+                    ..Corner::default()
+                };
+                pool(corner.of(input), pixel, extent);
             });
             return;
         }
@@ -246,7 +249,11 @@ impl Threaded<'_> {
         let global_sum = self.kernels.global_sum;
         let out = &mut out[..channels];
         self.channels(out, codes(extent), |channels, out| {
-            let input = from_channel(input, channels.start);
+            let corner = Corner {
+                channel: channels.start,
+                ..Corner::default()
+            };
+            let input = corner.of(input);
             // SAFETY: this table exists, so the CPU has the level; the map and the output hold the
             // channels.
             unsafe { global_sum(input, rows, cols, out) }
@@ -268,17 +275,55 @@ impl Threaded<'_> {
         if threads == 1 {
             return work(0..rows, out, extent);
         }
-        match Bands::new(out, extent) {
-            Ok(bands) => self.team.run(|thread| {
+        match Parts::new(out, extent) {
+            Ok(parts) => self.team.run(|thread| {
                 if thread < threads {
                     let rows = share(rows, threads, thread);
                     // SAFETY: there are at least as many rows as threads, and every thread has
                     // rows of its own.
-                    let (out, extent) = unsafe { bands.band(&rows) };
+                    let (out, extent) = unsafe { parts.band(&rows) };
                     work(rows, out, extent);
                 }
             }),
             Err(out) => work(0..rows, out, extent),
+        }
+    }
+
+    /// Calls `work` with parts of `out`, where they begin and their extents, for an operator that
+    /// makes each code from those at the same place.
+    fn pointwise(
+        &mut self,
+        out: MapMut<'_>,
+        extent: [usize; 3],
+        work: impl Fn(Corner, MapMut<'_>, [usize; 3]) + Sync,
+    ) {
+        out.assert_holds(extent);
+        let [rows, cols, channels] = extent;
+        let threads = useful_threads(self.team.threads(), usize::MAX, codes(extent));
+        if threads == 1 || !by_channels(extent, threads) {
+            let start = |row: usize| Corner {
+                row,
+                ..Corner::default()
+            };
+            return self.bands(out, extent, codes(extent), |rows, out, extent| {
+                work(start(rows.start), out, extent);
+            });
+        }
+        match Parts::new(out, extent) {
+            Ok(parts) => self.team.run(|thread| {
+                let range = share_channels(channels, threads, thread);
+                for (row, col) in (0..rows * cols).map(|pixel| (pixel / cols, pixel % cols)) {
+                    let corner = Corner {
+                        row,
+                        col,
+                        channel: range.start,
+                    };
+                    // SAFETY: within the extent, and every thread has channels of its own.
+                    let out = unsafe { parts.pixel(row, col, &range) };
+                    work(corner, out, [1, 1, range.len()]);
+                }
+            }),
+            Err(out) => work(Corner::default(), out, extent),
         }
     }
 

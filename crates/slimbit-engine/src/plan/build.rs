@@ -334,7 +334,7 @@ impl Builder<'_> {
         let operand = &self.tensors[self.tensor_of(stage.inputs[0])];
         let weights = kernel_weights(self.model, self.made, index, conv.weights)?;
         let at = format!("stage `{}` at {}", stage.name, self.made.point);
-        let requants = fold_zero_point(channels, &weights, operand.zero_point)
+        let requants = fold_zero_point(channels, &weights.sums, operand.zero_point)
             .ok_or_else(|| EngineError::invalid(&at, "a folded zero point overflows 64 bits"))?;
         let (input, output) = (operand.layout, self.layouts[index]);
         let [out_channels, rows, columns, _] = conv.weights;
@@ -355,7 +355,7 @@ impl Builder<'_> {
         }
         let packed = self
             .kernels
-            .pack_conv(geometry, &weights, &requants, clip)
+            .pack_conv(geometry, &weights.codes, &requants, clip)
             .map_err(|error| EngineError::invalid(&at, error.to_string()))?;
         let [top, left, ..] = conv.padding;
         let source = operand.view([top, left]);
@@ -377,15 +377,12 @@ impl Builder<'_> {
 /// The rescalings of `Σ w·q`, from those of `Σ w·(q − z)`.
 fn fold_zero_point(
     channels: &[ChannelRequant],
-    weights: &[i8],
+    sums: &[SignedSums],
     zero_point: u8,
 ) -> Option<Vec<Requant>> {
-    let rows = weights.chunks_exact(weights.len() / channels.len());
-    let folded = channels.iter().zip(rows).map(|(channel, row)| {
-        let sum = SignedSums::of(row).total();
-        channel
-            .requant
-            .with_input_offset(sum * i64::from(zero_point))
+    let folded = channels.iter().zip(sums).map(|(channel, sums)| {
+        let offset = sums.total() * i64::from(zero_point);
+        channel.requant.with_input_offset(offset)
     });
     folded.collect()
 }

@@ -54,6 +54,7 @@ fn convolutions() {
         square(3, 4, map(7, 9, 24, 36)),
         square(3, 90, map(19, 23, 90, 90)),
         square(5, 130, map(3, 40, 130, 130)),
+        square(3, 450, map(7, 6, 450, 450)),
         ConvGeometry {
             stride: [2, 2],
             dilation: [1, 2],
@@ -123,7 +124,13 @@ fn pointwise_operators() {
         c: 90,
         k: 1,
     };
-    for (extent, gap) in [([57, 31, 40], 0), ([2, 400, 33], 3), ([1, 7, 9000], 1)] {
+    for (extent, gap) in [
+        ([57, 31, 40], 0),
+        ([2, 400, 33], 3),
+        ([1, 7, 9000], 1),
+        ([7, 5, 1000], 0),
+        ([14, 3, 450], 2),
+    ] {
         let a = Codes::input(extent, gap, || noise.next() as u8);
         let b = Codes::input(extent, 0, || noise.next() as u8);
         check(&format!("{extent:?}"), |kernels, team| {
