@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use slimbit_graph::GraphError;
 
 use crate::names::Mismatch;
+use crate::onnx::UnsupportedNode;
 
 /// What can go wrong between a foreign file and a [`Network`](crate::Network).
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub enum ImportError {
         /// The names to choose from.
         known: String,
     },
+    /// ONNX nodes without a counterpart, all of them.
+    Unsupported(Vec<UnsupportedNode>),
     /// The graph itself.
     Graph(GraphError),
 }
@@ -91,6 +94,10 @@ impl fmt::Display for ImportError {
                 "the checkpoint does not say what network it is: {what}; pass --arch with one of \
                  {known}"
             ),
+            Self::Unsupported(nodes) => {
+                write!(f, "{} nodes cannot be imported:", nodes.len())?;
+                nodes.iter().try_for_each(|node| write!(f, "\n  {node}"))
+            }
             Self::Graph(error) => write!(f, "network description: {error}"),
         }
     }

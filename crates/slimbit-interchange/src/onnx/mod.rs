@@ -1,12 +1,15 @@
 //! ONNX files, read and written without a protobuf compiler.
 //!
 //! [`export_float`] writes a float [`Network`](crate::Network), [`export_qdq`] one point of a
-//! `.slim` model in the quantise-dequantise form that ONNX Runtime and OpenVINO execute in 8 bits.
+//! `.slim` model in the quantise-dequantise form that ONNX Runtime and OpenVINO execute in 8 bits,
+//! and [`import`] reads what other tools exported.
 
 mod float;
+mod import;
 mod proto;
 mod qdq;
 mod writer;
 
 pub use float::{FloatOptions, export_float};
+pub use import::{OnnxImport, UnsupportedNode, import, with_outputs};
 pub use qdq::{QdqExport, QdqOptions, export_qdq};

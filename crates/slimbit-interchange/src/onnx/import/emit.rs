@@ -1,0 +1,549 @@
+//! From steps to a graph: what belongs together is folded, what is left becomes nodes.
+
+use std::collections::BTreeMap;
+
+use slimbit_graph::{
+    Activation, Array, Channels, Conv2d, Graph, GraphBuilder, Groups, Linear, NodeId, Op, Params,
+    Pool,
+};
+
+use super::names::Names;
+use super::refusal::{Budget, Refusal, UnsupportedNode, unsupported};
+use super::step::{Kind, Norm, Step};
+use crate::{ImportError, Norms};
+
+/// The parts of a network.
+pub(super) struct Emitted {
+    pub(super) graph: Graph,
+    pub(super) params: Params,
+    pub(super) norms: Norms,
+    /// The node that each step became, by step.
+    pub(super) nodes: BTreeMap<usize, String>,
+}
+
+/// A node and its parameters.
+struct Draft {
+    name: String,
+    op: Op,
+    inputs: Vec<usize>,
+    weight: Option<Array>,
+    bias: Option<Vec<f32>>,
+    statistics: Option<(Vec<f32>, Vec<f32>)>,
+    /// Whether the result is a vector to the graph.
+    vector: bool,
+}
+
+/// Makes the graph whose outputs are the given steps, by name.
+///
+/// # Errors
+/// The nodes that have no counterpart, all of them; or what the graph's own check says.
+pub(super) fn emit(
+    name: &str,
+    mut steps: Vec<Step>,
+    outputs: &[(String, usize)],
+    budget: Budget,
+) -> Result<Emitted, EmitError> {
+    absorb_borders(&mut steps);
+    let mut uses = vec![0; steps.len()];
+    for (_, step) in outputs {
+        uses[*step] += 1;
+    }
+    for index in (0..steps.len()).rev() {
+        if uses[index] > 0 {
+            for &input in &steps[index].inputs {
+                uses[input] += 1;
+            }
+        }
+    }
+    // A graph begins with its image, whether or not an output depends on it.
+    uses[0] = uses[0].max(1);
+    let mut emitter = Emitter {
+        names: Names::default(),
+        drafts: Vec::new(),
+        draft_of: BTreeMap::new(),
+        outputs: outputs.iter().map(|(_, step)| *step).collect(),
+        budget,
+    };
+    let mut refused = Vec::new();
+    for index in (0..steps.len()).filter(|&i| uses[i] > 0) {
+        let step = &steps[index];
+        if step
+            .inputs
+            .iter()
+            .any(|i| !emitter.draft_of.contains_key(i))
+        {
+            continue;
+        }
+        let single = step.inputs.first().is_some_and(|&input| uses[input] == 1);
+        if let Err(refusal) = emitter.step(index, step, single) {
+            let (why, remedy) = match refusal {
+                Refusal::Unsupported { why, remedy } => (why, remedy),
+                Refusal::Damaged(what) => {
+                    let at = format!("node `{}` ({})", step.name, step.op);
+                    return Err(EmitError::Import(ImportError::damaged(at, what)));
+                }
+            };
+            refused.push(UnsupportedNode {
+                op: step.op.clone(),
+                node: step.name.clone(),
+                why,
+                remedy: remedy.to_owned(),
+            });
+        }
+    }
+    if !refused.is_empty() {
+        return Err(EmitError::Unsupported(refused));
+    }
+    emitter.finish(name, outputs)
+}
+
+/// Why no graph came of the steps.
+pub(super) enum EmitError {
+    Unsupported(Vec<UnsupportedNode>),
+    Import(ImportError),
+}
+
+/// Lets windows take in the borders before them, and channel padding the subsampling before it.
+fn absorb_borders(steps: &mut [Step]) {
+    for index in 0..steps.len() {
+        let [input] = steps[index].inputs[..] else {
+            continue;
+        };
+        let source = steps[input].inputs.first().copied();
+        let before = steps[input].kind.clone_border();
+        let Some((source, (space, value))) = source.zip(before) else {
+            continue;
+        };
+        let non_negative = steps[source].non_negative;
+        let extend = |padding: &mut [usize; 4]| {
+            for (own, more) in padding.iter_mut().zip(space) {
+                *own += more;
+            }
+        };
+        let absorbed = match &mut steps[index].kind {
+            Kind::Conv { conv, .. } if value == 0.0 => {
+                extend(&mut conv.padding);
+                true
+            }
+            // A border of zeros never wins against values that are not negative.
+            Kind::MaxPool(pool) if value == f32::NEG_INFINITY || (value == 0.0 && non_negative) => {
+                let mut wider = *pool;
+                extend(&mut wider.padding);
+                let fits = (0..4).all(|i| wider.padding[i] < wider.kernel[i % 2]);
+                if fits {
+                    *pool = wider;
+                }
+                fits
+            }
+            kind @ Kind::AvgPool(_) if value == 0.0 => {
+                if let Kind::AvgPool(pool) = *kind {
+                    let mut wider = pool;
+                    extend(&mut wider.padding);
+                    *kind = Kind::PaddedAverage(wider);
+                }
+                true
+            }
+            Kind::PaddedAverage(pool) if value == 0.0 => {
+                extend(&mut pool.padding);
+                true
+            }
+            _ => false,
+        };
+        if absorbed {
+            steps[index].inputs = vec![source];
+        }
+    }
+}
+
+impl Kind {
+    /// The border that this step adds, and its value.
+    fn clone_border(&self) -> Option<([usize; 4], f32)> {
+        match self {
+            Self::Pad { space, value } => Some((*space, *value)),
+            _ => None,
+        }
+    }
+}
+
+struct Emitter {
+    names: Names,
+    drafts: Vec<Draft>,
+    draft_of: BTreeMap<usize, usize>,
+    outputs: Vec<usize>,
+    budget: Budget,
+}
+
+impl Emitter {
+    /// Turns a step into a draft, or folds it into one. `single` says that nothing else reads its
+    /// operand.
+    fn step(&mut self, index: usize, step: &Step, single: bool) -> Result<(), Refusal> {
+        let inputs: Vec<usize> = step.inputs.iter().map(|i| self.draft_of[i]).collect();
+        let vector = inputs.first().is_some_and(|&i| self.drafts[i].vector);
+        let foldable = single && !self.outputs.contains(&step.inputs[0]);
+        let plain = |op: Op| Draft {
+            name: step.name.clone(),
+            op,
+            inputs: inputs.clone(),
+            weight: None,
+            bias: None,
+            statistics: None,
+            vector,
+        };
+        let draft = match &step.kind {
+            Kind::Input => plain(Op::Input {
+                channels: step.channels,
+                height: step.space[0],
+                width: step.space[1],
+            }),
+            Kind::Conv { conv, weight, bias } if vector => {
+                Self::convolution_of_vector(step, inputs, conv, weight, bias.clone())?
+            }
+            Kind::Conv { conv, weight, bias } => Draft {
+                weight: Some(weight.clone()),
+                bias: bias.clone(),
+                ..plain(Op::Conv2d(*conv))
+            },
+            Kind::Linear { weight, bias } => Draft {
+                weight: Some(weight.clone()),
+                bias: bias.clone(),
+                vector: true,
+                ..plain(Op::Linear(Linear {
+                    out: Channels::Fixed(step.channels),
+                    bias: bias.is_some(),
+                }))
+            },
+            Kind::Norm(norm) => match self.fold_norm(step, inputs[0], norm, foldable)? {
+                Some(draft) => draft,
+                None => {
+                    self.draft_of.insert(index, inputs[0]);
+                    return Ok(());
+                }
+            },
+            Kind::Scale { gain, shift } => {
+                let spread = |values: &[f32]| match values {
+                    [value] => vec![*value; step.channels],
+                    values => values.to_vec(),
+                };
+                self.budget.take(2 * step.channels)?;
+                let (gain, shift) = (spread(gain), spread(shift));
+                if foldable && self.drafts[inputs[0]].fold(&gain, &shift) {
+                    self.draft_of.insert(index, inputs[0]);
+                    return Ok(());
+                }
+                if vector {
+                    return unsupported(
+                        "scales a vector that no linear layer of its own gives",
+                        "fold it into the layers around it",
+                    );
+                }
+                Draft::per_channel(step, inputs, gain, shift)
+            }
+            Kind::Activation(activation) => plain(Op::Activation(*activation)),
+            Kind::Clip([low, high]) if *low == 0.0 && (*high - 6.0).abs() < 1e-4 => {
+                plain(Op::Activation(Activation::Relu6))
+            }
+            Kind::Clip([low, high]) => {
+                return unsupported(
+                    format!("clips to {low} .. {high}"),
+                    "only 0 .. 6 and 0 .. infinity are supported",
+                );
+            }
+            Kind::Gated(factor) if (factor * 6.0 - 1.0).abs() < 1e-3 => {
+                plain(Op::Activation(Activation::HardSwish))
+            }
+            Kind::Gated(_) | Kind::HardSigmoid(_) => {
+                return unsupported(
+                    "is a gate of another form than hard swish",
+                    "use x · clip(x + 3, 0, 6) / 6",
+                );
+            }
+            Kind::Add => plain(Op::Add),
+            Kind::Concat => plain(Op::Concat),
+            Kind::MaxPool(pool) => plain(Op::MaxPool(*pool)),
+            Kind::AvgPool(pool) => plain(Op::AvgPool(*pool)),
+            Kind::PaddedAverage(pool) => self.padded_average(step, inputs, pool)?,
+            // The mean of one element.
+            Kind::GlobalAvgPool | Kind::Flatten if vector => {
+                self.draft_of.insert(index, inputs[0]);
+                return Ok(());
+            }
+            Kind::GlobalAvgPool => Draft {
+                vector: true,
+                ..plain(Op::GlobalAvgPool)
+            },
+            Kind::Flatten => Draft {
+                vector: true,
+                ..plain(Op::Flatten)
+            },
+            Kind::Subsample(stride) => plain(Op::MaxPool(Pool {
+                kernel: [1, 1],
+                stride: *stride,
+                padding: [0; 4],
+            })),
+            Kind::PadChannels([before, after]) => {
+                if after.checked_sub(*before).is_none_or(|more| more > 1) {
+                    return unsupported(
+                        format!("adds {before} channels before and {after} after"),
+                        "only half before and half after is supported",
+                    );
+                }
+                plain(Op::PadShortcut {
+                    out: Channels::Fixed(step.channels),
+                    stride: 1,
+                })
+            }
+            Kind::Pad { .. } => {
+                return unsupported(
+                    "adds a border that what follows cannot take in",
+                    "only zeros before convolutions and pools are supported, and edges before maxima",
+                );
+            }
+            Kind::Softmax => {
+                return unsupported(
+                    "is in the middle of the network",
+                    "only at its end, where it is left out",
+                );
+            }
+        };
+        self.draft_of.insert(index, self.drafts.len());
+        self.drafts.push(Draft {
+            name: self.names.unique(&draft.name),
+            ..draft
+        });
+        self.join_shortcut();
+        Ok(())
+    }
+
+    /// A batch-norm where the graph has one, directly behind a layer with weights; elsewhere it is
+    /// folded into what is before it, or becomes a depthwise convolution.
+    fn fold_norm(
+        &mut self,
+        step: &Step,
+        input: usize,
+        norm: &Norm,
+        foldable: bool,
+    ) -> Result<Option<Draft>, Refusal> {
+        let producer = &mut self.drafts[input];
+        if foldable && matches!(producer.op, Op::Conv2d(_) | Op::Linear(_)) {
+            return Ok(Some(Draft {
+                name: step.name.clone(),
+                op: Op::BatchNorm { eps: norm.eps },
+                inputs: vec![input],
+                weight: Some(Array {
+                    shape: vec![norm.gamma.len()],
+                    data: norm.gamma.clone(),
+                }),
+                bias: Some(norm.beta.clone()),
+                statistics: Some((norm.mean.clone(), norm.variance.clone())),
+                vector: producer.vector,
+            }));
+        }
+        let (gain, shift) = norm.line();
+        if foldable && producer.fold(&gain, &shift) {
+            return Ok(None);
+        }
+        if producer.vector {
+            return unsupported(
+                "normalises a vector that no linear layer of its own gives",
+                "fold it into the layers around it",
+            );
+        }
+        Ok(Some(Draft::per_channel(step, vec![input], gain, shift)))
+    }
+
+    /// A 1×1 convolution of a vector is a linear layer.
+    fn convolution_of_vector(
+        step: &Step,
+        inputs: Vec<usize>,
+        conv: &Conv2d,
+        weight: &Array,
+        bias: Option<Vec<f32>>,
+    ) -> Result<Draft, Refusal> {
+        if conv.kernel != [1, 1] || conv.padding != [0; 4] || conv.groups != Groups::Fixed(1) {
+            return unsupported(
+                "convolves a vector",
+                "only 1×1 convolutions without groups are supported there",
+            );
+        }
+        Ok(Draft {
+            name: step.name.clone(),
+            op: Op::Linear(Linear {
+                out: conv.out,
+                bias: bias.is_some(),
+            }),
+            inputs,
+            weight: Some(Array {
+                shape: weight.shape[..2].to_vec(),
+                data: weight.data.clone(),
+            }),
+            bias,
+            statistics: None,
+            vector: true,
+        })
+    }
+
+    /// An average over a padded map is a depthwise convolution with equal weights.
+    fn padded_average(
+        &mut self,
+        step: &Step,
+        inputs: Vec<usize>,
+        pool: &Pool,
+    ) -> Result<Draft, Refusal> {
+        let shape = vec![step.channels, 1, pool.kernel[0], pool.kernel[1]];
+        let elements = self.budget.take_dims(&shape)?;
+        let weight = 1.0 / (pool.kernel[0] * pool.kernel[1]) as f32;
+        Ok(Draft {
+            weight: Some(Array {
+                shape,
+                data: vec![weight; elements],
+            }),
+            op: Op::Conv2d(Conv2d {
+                kernel: pool.kernel,
+                stride: pool.stride,
+                padding: pool.padding,
+                ..Draft::depthwise(false)
+            }),
+            bias: None,
+            ..Draft::per_channel(step, inputs, Vec::new(), Vec::new())
+        })
+    }
+
+    /// Joins the padding of channels that was just added with a subsampling that only it reads.
+    fn join_shortcut(&mut self) {
+        let [.., before, last] = &self.drafts[..] else {
+            return;
+        };
+        let (Op::PadShortcut { out, stride: 1 }, Op::MaxPool(pool)) = (&last.op, &before.op) else {
+            return;
+        };
+        let thinned = pool.kernel == [1, 1] && pool.stride[0] == pool.stride[1];
+        let index = self.drafts.len() - 2;
+        let read_elsewhere = self
+            .draft_of
+            .iter()
+            .any(|(step, &draft)| draft == index && self.outputs.contains(step));
+        if !thinned || last.inputs != [index] || read_elsewhere {
+            return;
+        }
+        let (op, inputs) = (
+            Op::PadShortcut {
+                out: *out,
+                stride: pool.stride[0],
+            },
+            before.inputs.clone(),
+        );
+        let last = &mut self.drafts[index + 1];
+        (last.op, last.inputs) = (op, inputs);
+    }
+
+    fn finish(self, name: &str, outputs: &[(String, usize)]) -> Result<Emitted, EmitError> {
+        let mut wanted = vec![false; self.drafts.len()];
+        wanted[0] = true;
+        for (_, step) in outputs {
+            wanted[self.draft_of[step]] = true;
+        }
+        for index in (0..self.drafts.len()).rev() {
+            if wanted[index] {
+                for &input in &self.drafts[index].inputs {
+                    wanted[input] = true;
+                }
+            }
+        }
+        let mut builder = GraphBuilder::new(name);
+        let mut params = Params::default();
+        let mut norms = Norms::new();
+        let mut ids: BTreeMap<usize, NodeId> = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for (index, draft) in self.drafts.into_iter().enumerate() {
+            if !wanted[index] {
+                continue;
+            }
+            let inputs: Vec<NodeId> = draft.inputs.iter().map(|i| ids[i]).collect();
+            if let Some(weight) = draft.weight {
+                params.0.insert(format!("{}.weight", draft.name), weight);
+            }
+            if let Some(bias) = draft.bias {
+                let array = Array {
+                    shape: vec![bias.len()],
+                    data: bias,
+                };
+                params.0.insert(format!("{}.bias", draft.name), array);
+            }
+            if let Some(statistics) = draft.statistics {
+                norms.insert(draft.name.clone(), statistics);
+            }
+            names.insert(index, draft.name.clone());
+            ids.insert(index, builder.push(draft.name, draft.op, &inputs));
+        }
+        let named: Vec<(&str, NodeId)> = outputs
+            .iter()
+            .map(|(name, step)| (name.as_str(), ids[&self.draft_of[step]]))
+            .collect();
+        let graph = builder
+            .finish(&named)
+            .map_err(|e| EmitError::Import(e.into()))?;
+        let nodes = self
+            .draft_of
+            .iter()
+            .filter_map(|(&step, draft)| Some((step, names.get(draft)?.clone())));
+        Ok(Emitted {
+            graph,
+            params,
+            norms,
+            nodes: nodes.collect(),
+        })
+    }
+}
+
+impl Draft {
+    /// `gain · x + shift` per channel, as a depthwise 1×1 convolution.
+    fn per_channel(step: &Step, inputs: Vec<usize>, gain: Vec<f32>, shift: Vec<f32>) -> Self {
+        Self {
+            name: step.name.clone(),
+            op: Op::Conv2d(Self::depthwise(true)),
+            inputs,
+            weight: Some(Array {
+                shape: vec![gain.len(), 1, 1, 1],
+                data: gain,
+            }),
+            bias: Some(shift),
+            statistics: None,
+            vector: false,
+        }
+    }
+
+    fn depthwise(bias: bool) -> Conv2d {
+        Conv2d {
+            groups: Groups::Depthwise,
+            bias,
+            ..Conv2d::same(Channels::Fixed(1), 1, 1)
+        }
+    }
+
+    /// Multiplies the result by `gain` and adds `shift`, by changing the parameters; false where
+    /// there are none.
+    fn fold(&mut self, gain: &[f32], shift: &[f32]) -> bool {
+        let bias_needed = shift.iter().any(|&s| s != 0.0);
+        match &mut self.op {
+            Op::Conv2d(Conv2d { bias, .. }) | Op::Linear(Linear { bias, .. }) => {
+                *bias |= bias_needed;
+            }
+            Op::BatchNorm { .. } => {}
+            _ => return false,
+        }
+        let Some(weight) = &mut self.weight else {
+            return false;
+        };
+        let per_channel = weight.data.len() / gain.len().max(1);
+        for (channel, gain) in weight.data.chunks_mut(per_channel.max(1)).zip(gain) {
+            channel.iter_mut().for_each(|w| *w *= gain);
+        }
+        if self.bias.is_some() || bias_needed {
+            let bias = self.bias.get_or_insert_with(|| vec![0.0; gain.len()]);
+            for (bias, (gain, shift)) in bias.iter_mut().zip(gain.iter().zip(shift)) {
+                *bias = *bias * gain + shift;
+            }
+        }
+        true
+    }
+}
