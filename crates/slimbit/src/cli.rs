@@ -454,12 +454,26 @@ pub struct BenchArgs {
     #[arg(long)]
     pub point: Vec<Point>,
     /// Timed runs of each point.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = at_least_one)]
     pub repeat: usize,
-    /// Show where the time of one inference goes.
+    /// Threads that share an inference; with a batch, each runs images of its own.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub threads: usize,
+    /// Images per timed run.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub batch: usize,
+    /// Show where the time of one inference goes, and the fraction of the peak of the processor's
+    /// multiply-accumulate instruction.
     #[arg(long)]
     pub per_op: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("not a whole number of at least 1".to_owned()),
+    }
 }

@@ -254,11 +254,18 @@ fn probe_embed_run_and_bench_agree_on_the_file() {
         text(&f.file),
         "--repeat",
         "3",
+        "--threads",
+        "2",
+        "--batch",
+        "5",
         "--per-op",
         "--json",
     ]));
+    assert_eq!((&bench["threads"], &bench["batch"]), (&2.into(), &5.into()));
     assert_eq!(bench["points"].as_array().unwrap().len(), 6);
-    assert!(!bench["points"][0]["stages"].as_array().unwrap().is_empty());
+    let stages = bench["points"][0]["stages"].as_array().unwrap();
+    let shares = stages.iter().map(|stage| stage["share"].as_f64().unwrap());
+    assert!((shares.sum::<f64>() - 1.0).abs() < 1e-9);
 }
 
 #[test]
@@ -318,6 +325,7 @@ fn bad_settings_are_named() {
     assert!(!out.exists());
     assert!(fails(&["export", text(&f.run), "--bits", "W9A8"]).contains("W9A8"));
     assert!(fails(&["bench", text(&f.file), "--point", "0.3x W8A8"]).contains("1x W8A8"));
+    assert!(fails(&["bench", text(&f.file), "--threads", "0"]).contains("at least 1"));
     let mut again = vec!["pretrain", "--data", text(&f.data), "--out", text(&f.run)];
     again.extend(TINY);
     assert!(fails(&again).contains("holds a run already"));

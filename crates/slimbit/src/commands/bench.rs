@@ -4,7 +4,7 @@ use std::time::Instant;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use slimbit_engine::{Model, Session};
+use slimbit_engine::{EngineError, Model, Session, StagePlan};
 use slimbit_graph::Point;
 
 use super::Outcome;
@@ -19,9 +19,13 @@ const WARM_UP: usize = 20;
 #[derive(Serialize)]
 struct Row {
     point: Point,
+    /// Of one image.
     macs: u64,
+    /// Of one batch.
     latency: Latency,
     gmacs_per_second: f64,
+    /// Of all threads together, probed next to the timed runs.
+    peak_gmacs_per_second: f64,
     arena_bytes: usize,
     stages: Vec<StageRow>,
 }
@@ -32,6 +36,8 @@ struct StageRow {
     kernel: &'static str,
     macs: u64,
     microseconds: f64,
+    share: f64,
+    fraction_of_peak: f64,
 }
 
 pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
@@ -39,33 +45,32 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
     let machine = Machine::detect();
     let mut rows = Vec::new();
     for point in points_of(&model, &args.point)? {
-        rows.push(measure(&model, point, args.repeat.max(1), args.per_op)?);
+        rows.push(measure(&model, point, args)?);
     }
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(
-                &serde_json::json!({ "machine": machine, "threads": 1, "points": rows })
-            )?
-        );
+        let report = serde_json::json!({
+            "machine": machine,
+            "threads": args.threads,
+            "batch": args.batch,
+            "points": rows,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(Outcome::Done);
     }
     println!(
-        "{machine}; one thread, batch 1, {} runs",
-        args.repeat.max(1)
+        "{machine}; threads {}, batch {}, {} runs",
+        args.threads, args.batch, args.repeat
     );
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header([
-            "point",
-            "median ms",
-            "p10",
-            "p90",
-            "MMAC",
-            "GMAC/s",
-            "arena KiB",
-        ]);
+    let mut table = table([
+        "point",
+        "median ms",
+        "p10",
+        "p90",
+        "MMAC",
+        "GMAC/s",
+        "% of peak",
+        "arena KiB",
+    ]);
     for row in &rows {
         table.add_row([
             row.point.to_string(),
@@ -74,32 +79,48 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
             format!("{:.4}", row.latency.p90_ms),
             format!("{:.2}", row.macs as f64 / 1e6),
             format!("{:.2}", row.gmacs_per_second),
+            format!(
+                "{:.1}",
+                100.0 * row.gmacs_per_second / row.peak_gmacs_per_second
+            ),
             format!("{:.1}", row.arena_bytes as f64 / 1024.0),
         ]);
     }
     align_right(&mut table);
     println!("{table}");
     for row in rows.iter().filter(|_| args.per_op) {
-        println!("\n{}", row.point);
-        let total: f64 = row.stages.iter().map(|s| s.microseconds).sum();
-        let mut table = Table::new();
-        table
-            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-            .set_header(["stage", "kernel", "µs", "%", "MMAC", "GMAC/s"]);
-        for stage in &row.stages {
-            table.add_row([
-                stage.stage.clone(),
-                stage.kernel.to_owned(),
-                format!("{:.1}", stage.microseconds),
-                format!("{:.1}", 100.0 * stage.microseconds / total),
-                format!("{:.3}", stage.macs as f64 / 1e6),
-                format!("{:.2}", stage.macs as f64 / stage.microseconds / 1e3),
-            ]);
-        }
-        align_right(&mut table);
-        println!("{table}");
+        println!(
+            "\n{}, one image at a time; peak {:.1} GMAC/s",
+            row.point, row.peak_gmacs_per_second
+        );
+        println!("{}", stages_table(&row.stages));
     }
     Ok(Outcome::Done)
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(header);
+    table
+}
+
+fn stages_table(stages: &[StageRow]) -> Table {
+    let mut table = table(["stage", "kernel", "µs", "%", "MMAC", "GMAC/s", "% of peak"]);
+    for stage in stages {
+        table.add_row([
+            stage.stage.clone(),
+            stage.kernel.to_owned(),
+            format!("{:.1}", stage.microseconds),
+            format!("{:.1}", 100.0 * stage.share),
+            format!("{:.3}", stage.macs as f64 / 1e6),
+            format!("{:.2}", stage.macs as f64 / stage.microseconds / 1e3),
+            format!("{:.1}", 100.0 * stage.fraction_of_peak),
+        ]);
+    }
+    align_right(&mut table);
+    table
 }
 
 fn align_right(table: &mut Table) {
@@ -108,47 +129,61 @@ fn align_right(table: &mut Table) {
     }
 }
 
-fn measure(model: &Arc<Model>, point: Point, repeat: usize, per_op: bool) -> Result<Row> {
-    let mut session = Session::new(Arc::clone(model), point)?;
-    let pixels = test_image(model);
-    let latency = latency(&mut session, &pixels, repeat)?;
+fn measure(model: &Arc<Model>, point: Point, args: &BenchArgs) -> Result<Row> {
+    let mut session = Session::with_threads(Arc::clone(model), point, args.threads)?;
+    let image = test_image(model);
+    let images = image.repeat(args.batch);
+    let latency = time(args.repeat, || session.run_batch(&images).map(drop))?;
+    let peak = slimbit_kernels::peak(session.plan().isa())? * args.threads as f64;
     let macs = session.plan().macs();
-    let mut stages = Vec::new();
-    if per_op {
-        let mut profiles = Vec::with_capacity(repeat);
-        for _ in 0..repeat {
-            profiles.push(session.run_profiled(&pixels)?);
-        }
-        for (index, stage) in session.plan().stages().iter().enumerate() {
-            let mut times: Vec<u64> = profiles.iter().map(|profile| profile[index]).collect();
-            times.sort_unstable();
-            stages.push(StageRow {
-                stage: stage.name().to_owned(),
-                kernel: stage.kernel(),
-                macs: stage.macs(),
-                microseconds: times[times.len() / 2] as f64 / 1e3,
-            });
-        }
-    }
+    let stages = if args.per_op {
+        profile(&mut session, &image, args.repeat, peak)?
+    } else {
+        Vec::new()
+    };
     Ok(Row {
         point,
         macs,
         latency,
-        gmacs_per_second: macs as f64 / latency.median_ms / 1e6,
-        arena_bytes: session.plan().arena_bytes(),
+        gmacs_per_second: macs as f64 * args.batch as f64 / latency.median_ms / 1e6,
+        peak_gmacs_per_second: peak / 1e9,
+        arena_bytes: session.arena_bytes(),
         stages,
     })
 }
 
-/// Timed single-image runs of a session.
-pub(super) fn latency(session: &mut Session, pixels: &[u8], repeat: usize) -> Result<Latency> {
-    for _ in 0..WARM_UP {
-        session.run(pixels)?;
+/// The median time of every stage.
+fn profile(session: &mut Session, image: &[u8], repeat: usize, peak: f64) -> Result<Vec<StageRow>> {
+    let mut profiles = Vec::with_capacity(repeat);
+    for _ in 0..repeat {
+        profiles.push(session.run_profiled(image)?);
+    }
+    let median = |index: usize| {
+        let mut times: Vec<u64> = profiles.iter().map(|profile| profile[index]).collect();
+        times.sort_unstable();
+        times[times.len() / 2] as f64 / 1e3
+    };
+    let stages = session.plan().stages();
+    let total: f64 = (0..stages.len()).map(median).sum();
+    let row = |(index, stage): (usize, &StagePlan)| StageRow {
+        stage: stage.name().to_owned(),
+        kernel: stage.kernel(),
+        macs: stage.macs(),
+        microseconds: median(index),
+        share: median(index) / total,
+        fraction_of_peak: stage.macs() as f64 / (median(index) * 1e-6) / peak,
+    };
+    Ok(stages.iter().enumerate().map(row).collect())
+}
+
+fn time(repeat: usize, mut run: impl FnMut() -> Result<(), EngineError>) -> Result<Latency> {
+    for _ in 0..WARM_UP.min(repeat) {
+        run()?;
     }
     let mut seconds = Vec::with_capacity(repeat);
     for _ in 0..repeat {
         let start = Instant::now();
-        session.run(pixels)?;
+        run()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     Ok(Latency::of(seconds))
