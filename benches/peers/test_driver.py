@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from driver import images, measure, report
+from driver.comparison import inexact
 from driver.engines import Engine, EngineFailed, Spec
 from driver.machine import usable
 from driver.networks import checkpoint
@@ -75,6 +76,11 @@ class Figures(unittest.TestCase):
         self.assertEqual(alike, {"cosine": 0.0, "top1": 1, "images": 2})
         self.assertIn("error", measure.agreement(ours, theirs[:1]))
         self.assertIn("error", measure.agreement(ours, theirs * np.nan))
+
+    def test_an_int8_peer_must_be_nearer_than_the_float_network(self):
+        cosines = {"a int8": 0.998, "b int8": 0.9999, "b float": 0.999}
+        agreement = {name: {"cosine": cosine} for name, cosine in cosines.items()}
+        self.assertEqual(inexact(agreement | {"c int8": {"error": "shape"}}), ["a int8", "c int8"])
 
     def test_the_mean_needs_every_network_that_counts(self):
         row = {"batch": 1, "threads": 1}

@@ -12,8 +12,6 @@ from .networks import IMAGES, POINT
 from .toolchain import say
 
 SERVER = Path(__file__).with_name("onnx_server.py")
-# Below this cosine an int8 peer does not compute what the file says.
-ALIKE = 0.99
 
 
 class Comparison:
@@ -129,6 +127,7 @@ class Comparison:
             "fraction_of_peak": rate / (peak * threads),
             "arena_bytes": ours.facts["arena_bytes"],
             "agreement": agreement,
+            "inexact": inexact(agreement),
             "failed": failed,
             "details": {
                 name: {key: value for key, value in engine.facts.items() if key != "version"}
@@ -202,3 +201,12 @@ class Comparison:
             "first_set_point_ms": {points[i]: moves[i] / 1e6 for i in range(2)},
             "set_point_ms": measure.milliseconds(moves[2:]),
         }
+
+
+def inexact(agreement):
+    """The int8 peers that are farther from us, who compute what the file says, than the network
+    before it was quantised."""
+    cosines = {name: alike.get("cosine", -1.0) for name, alike in agreement.items()}
+    floats = [cosine for name, cosine in cosines.items() if "float" in name]
+    limit = max(floats, default=0.99)
+    return [name for name, cosine in cosines.items() if "int8" in name and cosine < limit]

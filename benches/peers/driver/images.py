@@ -45,7 +45,7 @@ def write_folder(folder, count, size, seed):
 
 
 def inputs(folder, count, size, seed):
-    """`count` images, HWC bytes, for the check of outputs; random ones differ from calibration's."""
+    """`count` images, HWC bytes, to check outputs on; random ones differ from calibration's."""
     if folder is None:
         rng = np.random.default_rng([seed, size, 2])
         return np.stack([smooth(rng, size) for _ in range(count)])

@@ -61,6 +61,6 @@ def physical_cores():
 
 
 def saturates(machine):
-    """Whether the usual 8-bit kernels of this CPU add pairs of products in 16 bits and clip them."""
+    """Whether the usual 8-bit kernels of this CPU add products in pairs in 16 bits and clip them."""
     exact = {"AVX-512 VNNI", "AVX-VNNI", "NEON"}
     return not exact & set(machine["instruction_sets"])

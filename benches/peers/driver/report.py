@@ -1,6 +1,5 @@
 """Tables for people; the same figures as JSON for programs."""
 
-from .comparison import ALIKE
 from .measure import geometric_mean
 
 
@@ -57,7 +56,7 @@ def row(result):
                 f"{result['peers'][name]:.3f}",
                 f"{low:.3f} to {high:.3f}",
                 interval(result["ratios"][name]),
-                *agreement(name, result["agreement"][name]),
+                *agreement(result["agreement"][name], " !" if name in result["inexact"] else ""),
             ]
         )
     table(["", "median ms", "p10 to p90", "ratio", "top-1", "lowest cosine"], lines)
@@ -67,16 +66,10 @@ def row(result):
         print()
 
 
-def agreement(name, alike):
+def agreement(alike, mark):
     if "error" in alike:
         return "", alike["error"]
-    mark = " !" if departs(name, alike) else ""
     return f"{alike['top1']}/{alike['images']}", f"{alike['cosine']:.5f}{mark}"
-
-
-def departs(name, alike):
-    """Whether an int8 peer computes something else than its file says."""
-    return "int8" in name and alike.get("cosine", 0) < ALIKE
 
 
 def short(text, limit=300):
@@ -95,8 +88,9 @@ def own(result):
         lines.append([line["what"], *times, interval(line["ratio"])])
     table(["a / b", "a ms", "b ms", "ratio"], lines)
     first = ", ".join(f"{p} {ms:.2f}" for p, ms in result["first_set_point_ms"].items())
+    later = 1e3 * result["set_point_ms"]["median"]
     print(f"  load to first result  {spread(result['load_to_first_result_ms'])}")
-    print(f"  first move to a point {first} ms; later moves {spread(result['set_point_ms'])}\n")
+    print(f"  first move to a point {first} ms; later moves {later:.1f} µs\n")
 
 
 def spread(times):
@@ -115,12 +109,10 @@ def means(rows, counted, threads):
 
 
 def foot(document, rows):
-    alike = [pair for row in rows for pair in row["agreement"].items()]
-    if any(departs(*pair) for pair in alike):
+    if any(row["inexact"] for row in rows):
         print(
-            f"! an int8 peer whose outputs differ from the file's (cosine below {ALIKE}).\n"
-            "  Without VNNI, kernels add pairs of products in 16 bits and clip them: fast, but not\n"
-            "  the same network.\n"
+            "! an int8 peer that is farther from the quantised network than the float network is.\n"
+            "  Without VNNI, kernels add pairs of products in 16 bits and clip them.\n"
         )
     for threads in (1, 2):
         mean = document[f"geomean_vs_best_peer_{threads}t"]

@@ -24,7 +24,16 @@ fn batches(arguments: &Arguments) -> Result<Vec<Vec<f32>>> {
         .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
         .collect();
     Ok(values
-        .chunks_exact(arguments.elements())
+        .chunks_exact(arguments.shape.iter().product())
         .map(<[f32]>::to_vec)
         .collect())
+}
+
+/// The version of a dependency, from the lock file that this was built with.
+fn version(package: &str) -> &'static str {
+    let name = format!("name = \"{package}\"\nversion = \"");
+    let after = include_str!("../Cargo.lock").split(&name).nth(1);
+    after
+        .and_then(|text| text.split('"').next())
+        .unwrap_or("unknown")
 }

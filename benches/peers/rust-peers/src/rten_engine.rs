@@ -44,6 +44,6 @@ impl Engine for Rten {
     }
 
     fn facts(&self) -> serde_json::Value {
-        json!({ "version": "0.27.0" })
+        json!({ "version": crate::version("rten") })
     }
 }

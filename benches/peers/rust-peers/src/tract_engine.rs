@@ -41,6 +41,6 @@ impl Engine for Tract {
     }
 
     fn facts(&self) -> serde_json::Value {
-        json!({ "version": "0.23.9" })
+        json!({ "version": crate::version("tract-onnx") })
     }
 }
