@@ -13,7 +13,7 @@ use super::saturation::{Arrangement, Block, LEVELS};
 use super::tile::{ROWS, Sums, Tile, Weights};
 use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{ConvGeometry, Map};
-use slimbit_num::Clip;
+use slimbit_num::{Clip, Requant};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -120,8 +120,10 @@ impl Dense {
             for panel in (0..outputs).step_by(16) {
                 let first = group * outputs + panel;
                 let channels = first..first + (outputs - panel).min(16);
-                let requant = &packable.requant[channels.clone()];
-                dense.rescale.push(Rescale16::new(requant, form));
+                let present = &packable.requant[channels.clone()];
+                let absent = Requant { m: 0, c: 0, k: 0 };
+                let lanes = LANES.map(|lane| present.get(lane).copied().unwrap_or(absent));
+                dense.rescale.push(Rescale16::new(lanes, form));
                 for chunk in 0..inputs.chunks {
                     let given = inputs.chunk(chunk);
                     let blocks = given.map(|block| inputs.block(packable, &channels, block));

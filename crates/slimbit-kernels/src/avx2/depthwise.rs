@@ -1,7 +1,11 @@
 //! Depthwise convolutions: channels across the lanes, taps two at a time.
+//!
+//! Products are summed up in 16 bits alone. Large weights are two digits, `w = 16·high + low`, each
+//! with a sum of its own. A sum is exact modulo 2¹⁶, so it is exact if it can take at most 2¹⁶
+//! different values and starts from the right constant; the constants leave with the rescaling.
 
-use super::rescale::{Element, Exactness, Form, Full, Rescale16, Shifted, Upper};
-use super::{LANES, widen16};
+use super::rescale::{Exactness, Form, Full, Rescale16, Shifted, Upper, clip_words};
+use super::store_first;
 use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{ConvGeometry, Map};
 use slimbit_num::{Clip, Requant};
@@ -10,33 +14,57 @@ use std::arch::x86_64::*;
 /// Taps whose offsets fit on the stack; larger kernels run as grouped convolutions.
 const MAX_TAPS: usize = 128;
 
-/// `None` if the convolution is not depthwise, or its kernel is too large.
+/// Channels of a block, which are computed together.
+const CHANNELS: usize = 32;
+
+/// Bytes of input that stay in the first level of the cache while blocks take turns on them.
+const CACHED: usize = 16 << 10;
+
+/// The greatest sum of the magnitudes of the digits of a channel: 255 · 257 = 2¹⁶ - 1.
+const GREATEST: i32 = 257;
+
+/// The channel, among 32, that each lane of four accumulators holds: what `vpunpck{l,h}bw` and
+/// `vpunpck{l,h}wd` make of 32 codes, and what `vpackssdw` and `vpackuswb` put back in order.
+const LANES: [[usize; 16]; 2] = {
+    let mut lanes = [[0; 16]; 2];
+    let mut lane = 0;
+    while lane < 32 {
+        lanes[lane / 16][lane % 16] =
+            8 * (lane / 16) + 4 * (lane / 8 % 2) + 16 * (lane / 4 % 2) + lane % 4;
+        lane += 1;
+    }
+    lanes
+};
+
+/// `None` if the convolution is not depthwise, its kernel is too large, or even digits sum up to
+/// more than 16 bits.
 pub(super) fn pack(packable: &ConvWeights<'_>) -> Option<Box<dyn ConvKernel>> {
     if !packable.geometry.is_depthwise() || packable.geometry.taps() > MAX_TAPS {
         return None;
     }
-    let constants = Constants::new(packable);
-    let whole = |w: i8| w;
-    let kernel: Box<dyn ConvKernel> = if sums_fit_16_bits(packable, whole) {
-        Box::new(Small {
-            taps: small_pairs(packable, [whole]),
-            constants,
-        })
-    } else if sums_fit_16_bits(packable, high) && sums_fit_16_bits(packable, low) {
-        Box::new(Split {
-            taps: small_pairs(packable, [high, low]),
-            constants,
-        })
-    } else {
-        Box::new(Exact {
-            taps: exact_pairs(packable),
-            constants,
+    let fits = |digit: Digit| {
+        (0..packable.geometry.out_channels).all(|channel| {
+            let digits = packable.channel(channel).iter().map(|&w| digit(w));
+            digits.clone().map(|d| i32::from(d).abs()).sum::<i32>() <= GREATEST
+                && digits.clone().all(|d| d.unsigned_abs() <= 64)
         })
     };
-    Some(kernel)
+    if fits(whole) {
+        Some(Box::new(Depthwise::new(packable, [whole])))
+    } else if fits(high) && fits(low) {
+        Some(Box::new(Depthwise::new(packable, [high, low])))
+    } else {
+        None
+    }
 }
 
-/// The digits of `w = 16·high + low` with `low` in `[-8, 7]`, and so `high` in `[-8, 8]`.
+type Digit = fn(i8) -> i8;
+
+fn whole(w: i8) -> i8 {
+    w
+}
+
+/// The upper digit of `w = 16·high + low` with `low` in `[-8, 7]`, and so `high` in `[-8, 8]`.
 fn high(w: i8) -> i8 {
     ((i16::from(w) + 8) >> 4) as i8
 }
@@ -45,361 +73,366 @@ fn low(w: i8) -> i8 {
     (i16::from(w) - 16 * i16::from(high(w))) as i8
 }
 
-/// Whether `Σ digit·q` over the taps fits 16 bits for all codes and channels; every partial sum
-/// then does.
-fn sums_fit_16_bits(packable: &ConvWeights<'_>, digit: fn(i8) -> i8) -> bool {
-    (0..packable.geometry.out_channels).all(|channel| {
-        let extremes = packable
-            .channel(channel)
-            .iter()
-            .map(|&w| 255 * i64::from(digit(w)));
-        let (lo, hi) = extremes.fold((0, 0), |(lo, hi), w| (lo + w.min(0), hi + w.max(0)));
-        lo >= i16::MIN.into() && hi <= i16::MAX.into()
-    })
-}
-
-/// The weight of a tap, 0 for absent channels and for the second tap of the last pair of an odd
-/// number.
-fn weight(packable: &ConvWeights<'_>, channel: usize, tap: usize) -> i8 {
-    let geometry = &packable.geometry;
-    if channel < geometry.out_channels && tap < geometry.taps() {
-        packable.channel(channel)[tap]
-    } else {
-        0
-    }
-}
-
-/// `[16 channels][pair of taps]`: for each accumulator, 8 channels in lane order with both taps
-/// side by side.
-fn exact_pairs(packable: &ConvWeights<'_>) -> Vec<[[i16; 16]; 2]> {
-    let pairs = packable.geometry.taps().div_ceil(2);
-    let blocks = (0..packable.geometry.out_channels).step_by(16);
-    let places = blocks.flat_map(|block| (0..pairs).map(move |pair| (block, pair)));
-    let pack = |(block, pair): (usize, usize)| {
-        std::array::from_fn(|half| {
-            std::array::from_fn(|i| {
-                let channel = block + LANES[8 * half + i / 2];
-                weight(packable, channel, 2 * pair + i % 2).into()
-            })
-        })
-    };
-    places.map(pack).collect()
-}
-
-/// `[32 channels][pair of taps]`: per digit, the interleaved bytes as `vpunpcklbw` and `vpunpckhbw`
-/// order channels.
-fn small_pairs<const D: usize>(
-    packable: &ConvWeights<'_>,
-    digits: [fn(i8) -> i8; D],
-) -> Vec<[[[i8; 32]; 2]; D]> {
-    let pairs = packable.geometry.taps().div_ceil(2);
-    let blocks = (0..packable.geometry.out_channels).step_by(32);
-    let places = blocks.flat_map(|block| (0..pairs).map(move |pair| (block, pair)));
-    let pack = |(block, pair): (usize, usize)| {
-        digits.map(|digit| {
-            std::array::from_fn(|half| {
-                std::array::from_fn(|i| {
-                    let channel = block + i / 16 * 16 + 8 * half + i % 16 / 2;
-                    digit(weight(packable, channel, 2 * pair + i % 2))
-                })
-            })
-        })
-    };
-    places.map(pack).collect()
-}
-
-struct Constants {
-    rescale: Vec<Rescale16>,
-    form: Exactness,
+/// Weights of `D` digits: 1 or 2.
+struct Depthwise<const D: usize> {
+    /// `[block][pair of taps]`; the second tap of an odd number is the last one again, with a
+    /// weight of 0.
+    pairs: Vec<Pair<D>>,
+    blocks: Vec<Block<D>>,
     clip: Clip,
+    form: Exactness,
 }
 
-impl Constants {
-    fn new(packable: &ConvWeights<'_>) -> Constants {
-        let form = Exactness::of_all(packable);
-        let rescale = |channels: &[Requant]| Rescale16::new(channels, form);
-        Constants {
-            rescale: packable.requant.chunks(16).map(rescale).collect(),
-            form,
-            clip: packable.clip,
-        }
+/// Two taps side by side, as `vpunpck{l,h}bw` order channels.
+type Pair<const D: usize> = [[Lanes<i8, 32>; 2]; D];
+
+/// What a block of 32 channels starts from and ends with.
+struct Block<const D: usize> {
+    start: [[Lanes<i16, 16>; 2]; D],
+    rescale: [Rescale16; 2],
+}
+
+/// A register in memory.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+struct Lanes<T, const N: usize>([T; N]);
+
+impl<T, const N: usize> Lanes<T, N> {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn load(&self) -> __m256i {
+        const { assert!(size_of::<Self>() == 32) };
+        // SAFETY: the lanes are 32 bytes of integers, and aligned.
+        unsafe { _mm256_load_si256((&raw const self.0).cast()) }
     }
-
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.rescale)
-    }
 }
 
-/// Offsets of the taps from the first; an odd number ends with its last tap twice, whose weight is
-/// 0.
-struct Taps {
-    offsets: [usize; MAX_TAPS],
-    pairs: usize,
+/// The channel of a lane of the lower (0) or upper (1) half of interleaved codes.
+fn channel_of(half: usize, lane: usize) -> usize {
+    8 * half + lane / 8 * 16 + lane % 8
 }
 
-impl Taps {
-    fn new(geometry: &ConvGeometry, input: &Map<'_>) -> Taps {
-        let [kernel_rows, kernel_cols] = geometry.kernel;
-        let mut offsets = [0; MAX_TAPS];
-        let mut taps = 0;
-        for row in 0..kernel_rows {
-            for col in 0..kernel_cols {
-                offsets[taps] = row * geometry.dilation[0] * input.row_stride
-                    + col * geometry.dilation[1] * input.pixel_stride;
-                taps += 1;
+impl<const D: usize> Depthwise<D> {
+    fn new(packable: &ConvWeights<'_>, digits: [Digit; D]) -> Depthwise<D> {
+        let geometry = &packable.geometry;
+        let absent = Requant { m: 0, c: 0, k: 0 };
+        let mut form = Exactness::Upper;
+        let (mut pairs, mut starts, mut requants) = (Vec::new(), Vec::new(), Vec::new());
+        for first in (0..geometry.out_channels).step_by(CHANNELS) {
+            let channels = first..geometry.out_channels.min(first + CHANNELS);
+            let weight = |channel: usize, tap: usize| match first + channel {
+                channel if channels.contains(&channel) && tap < geometry.taps() => {
+                    packable.channel(channel)[tap]
+                }
+                _ => 0,
+            };
+            for tap in (0..geometry.taps()).step_by(2) {
+                pairs.push(digits.map(|digit| {
+                    [0, 1].map(|half| {
+                        Lanes(std::array::from_fn(|i| {
+                            digit(weight(channel_of(half, i / 2), tap + i % 2))
+                        }))
+                    })
+                }));
             }
+            let start = |channel: usize| {
+                digits.map(|digit| {
+                    let weights = (0..geometry.taps()).map(|tap| digit(weight(channel, tap)));
+                    centre(weights.map(|w| 255 * i32::from(w)))
+                })
+            };
+            let by_channel: [[i16; D]; CHANNELS] = std::array::from_fn(start);
+            starts.push(std::array::from_fn(|digit| {
+                [0, 1].map(|half| {
+                    Lanes(std::array::from_fn(|i| {
+                        by_channel[channel_of(half, i)][digit]
+                    }))
+                })
+            }));
+            let mut adjusted = [absent; CHANNELS];
+            for ((channel, requant), start) in channels.zip(&mut adjusted).zip(by_channel) {
+                let offset = match *start.as_slice() {
+                    [high, low] => 16 * i64::from(high) + i64::from(low),
+                    _ => i64::from(start[0]),
+                };
+                let Requant { m, c, k } = packable.requant[channel];
+                // Sums wrap around in the reference too.
+                let c = c.wrapping_sub(i64::from(m) * offset);
+                *requant = Requant { m, c, k };
+                let (lo, hi) = packable.accumulator(channel);
+                form = form.max(Exactness::of(*requant, (lo + offset, hi + offset)));
+            }
+            requants.push(adjusted);
         }
-        if !taps.is_multiple_of(2) {
-            offsets[taps] = offsets[taps - 1];
-        }
-        Taps {
-            offsets,
-            pairs: taps.div_ceil(2),
+        let blocks = starts
+            .into_iter()
+            .zip(requants)
+            .map(|(start, requants)| Block {
+                start,
+                rescale: LANES
+                    .map(|lanes| Rescale16::new(lanes.map(|channel| requants[channel]), form)),
+            });
+        Depthwise {
+            pairs,
+            blocks: blocks.collect(),
+            clip: packable.clip,
+            form,
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, [usize; 2])> {
-        let (pairs, _) = self.offsets.as_chunks::<2>();
-        pairs.iter().copied().take(self.pairs).enumerate()
-    }
-}
-
-/// The sums of a block of channels at one pixel.
-trait Accumulate: Send + Sync {
-    /// Vectors of 16 channels per block.
-    const VECTORS: usize;
-    const NAME: &'static str;
-
-    fn constants(&self) -> &Constants;
-
-    fn weight_bytes(&self) -> usize;
-
-    /// Sums of the block of `16 · VECTORS` channels whose first codes are at `window`; unused
-    /// vectors are arbitrary.
+    /// `PAIRS` is the number of pairs of taps, or 0 for any.
     ///
     /// # Safety
-    /// The CPU has AVX2; `16 · VECTORS` bytes are readable at every tap of `window`; the block
-    /// exists.
-    unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2];
-}
-
-/// # Safety
-/// As [`ConvKernel::run`], with the form that the constants were made for.
-#[target_feature(enable = "avx2")]
-unsafe fn sweep<K: Accumulate, F: Form, E: Element>(
-    kernel: &K,
-    geometry: &ConvGeometry,
-    part: &Part,
-    input: &Map<'_>,
-    output: &Target<'_, E>,
-) {
-    let taps = Taps::new(geometry, input);
-    let Constants { rescale, clip, .. } = kernel.constants();
-    let channels = geometry.out_channels;
-    for row in part.rows.clone() {
-        for block in part.panels.clone() {
-            for col in 0..geometry.out_cols {
-                let first = 16 * K::VECTORS * block;
-                let window = row * geometry.stride[0] * input.row_stride
-                    + col * geometry.stride[1] * input.pixel_stride
-                    + first;
-                // SAFETY: the window lies in the input, and its last vector ends within the slack.
-                let sums =
-                    unsafe { kernel.accumulate(input.data.as_ptr().add(window), &taps, block) };
-                for vector in 0..K::VECTORS {
-                    let channel = first + 16 * vector;
-                    if channel >= channels {
-                        break;
-                    }
-                    let rescale = &rescale[channel / 16];
-                    let (acc, n) = (sums[vector], channels - channel);
-                    // SAFETY: the caller vouches for all channels of the pixel.
-                    unsafe {
-                        let out = output.pixel(row, col).add(channel);
-                        E::store::<F, 1>(rescale, &[acc], *clip, [out], n);
+    /// As [`ConvKernel::run`], with the form that the constants were made for.
+    #[target_feature(enable = "avx2")]
+    unsafe fn sweep<F: Form, E: Element, const PAIRS: usize>(
+        &self,
+        geometry: &ConvGeometry,
+        part: &Part,
+        input: &Map<'_>,
+        output: &Target<'_, E>,
+    ) {
+        let taps = Taps::new(geometry, input);
+        let pairs = if PAIRS == 0 { taps.pairs } else { PAIRS };
+        let step = geometry.stride[1] * input.pixel_stride;
+        let band = (CACHED / (geometry.stride[0] * input.row_stride).max(1)).max(1);
+        for start in part.rows.clone().step_by(band) {
+            for index in part.panels.clone() {
+                let first = CHANNELS * index;
+                let weights = &self.pairs[index * pairs..][..pairs];
+                let block = &self.blocks[index];
+                let n = (geometry.out_channels - first).min(CHANNELS);
+                for row in start..part.rows.end.min(start + band) {
+                    let windows = row * geometry.stride[0] * input.row_stride + first;
+                    let windows = input.data[windows..].as_ptr();
+                    for col in 0..geometry.out_cols {
+                        // SAFETY: the window lies in the input, and its last vector ends within the
+                        // slack; the caller vouches for all channels of the pixel.
+                        unsafe {
+                            let window = windows.add(col * step);
+                            let acc = block.accumulate::<PAIRS>(window, &taps, weights);
+                            let out = output.pixel(row, col).add(first);
+                            E::store::<F>(&block.rescale, acc, self.clip, out, n);
+                        }
                     }
                 }
             }
         }
     }
+
+    /// # Safety
+    /// As [`sweep`](Depthwise::sweep).
+    unsafe fn run_codes<F: Form>(
+        &self,
+        geometry: &ConvGeometry,
+        part: &Part,
+        input: &Map<'_>,
+        output: &Target<'_, u8>,
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match geometry.taps().div_ceil(2) {
+                5 => self.sweep::<F, _, 5>(geometry, part, input, output),
+                13 => self.sweep::<F, _, 13>(geometry, part, input, output),
+                _ => self.sweep::<F, _, 0>(geometry, part, input, output),
+            }
+        }
+    }
 }
 
-impl<K: Accumulate> ConvKernel for K {
-    fn panels(&self, geometry: &ConvGeometry) -> usize {
-        geometry.out_channels.div_ceil(16 * K::VECTORS)
+/// The constant that brings every partial sum's final value into 16 bits, from the extremes of its
+/// terms.
+fn centre(extremes: impl Iterator<Item = i32>) -> i16 {
+    let (lo, hi) = extremes.fold((0, 0), |(lo, hi), w| (lo + w.min(0), hi + w.max(0)));
+    let up = (i32::from(i16::MIN) - lo).max(0);
+    let down = (i32::from(i16::MAX) - hi).min(0);
+    (up + down) as i16
+}
+
+impl<const D: usize> ConvKernel for Depthwise<D> {
+    /// 32 channels each.
+    fn panels(&self, _: &ConvGeometry) -> usize {
+        self.blocks.len()
     }
 
     unsafe fn run(&self, geometry: &ConvGeometry, part: &Part, input: Map<'_>, output: Output<'_>) {
         // SAFETY: passed on from the caller.
         unsafe {
-            match (&output, self.constants().form) {
+            match (&output, self.form) {
                 (Output::Codes(to), Exactness::Upper) => {
-                    sweep::<K, Upper, _>(self, geometry, part, &input, to);
+                    self.run_codes::<Upper>(geometry, part, &input, to);
                 }
                 (Output::Codes(to), Exactness::Shifted) => {
-                    sweep::<K, Shifted, _>(self, geometry, part, &input, to);
+                    self.run_codes::<Shifted>(geometry, part, &input, to);
                 }
                 (Output::Codes(to), Exactness::Full) => {
-                    sweep::<K, Full, _>(self, geometry, part, &input, to);
+                    self.run_codes::<Full>(geometry, part, &input, to);
                 }
-                (Output::Wide(to), _) => sweep::<K, Full, _>(self, geometry, part, &input, to),
+                (Output::Wide(to), _) => {
+                    self.sweep::<Full, _, 0>(geometry, part, &input, to);
+                }
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        self.weight_bytes() + self.constants().bytes()
+        size_of_val(&*self.pairs) + size_of_val(&*self.blocks)
     }
 
     fn name(&self) -> &'static str {
-        K::NAME
+        if D == 1 { "depthwise8" } else { "depthwise8x2" }
     }
 }
 
-/// Any weights: codes widened to 16 bits, two taps side by side, `vpmaddwd`.
-struct Exact {
-    taps: Vec<[[i16; 16]; 2]>,
-    constants: Constants,
+/// Offsets of the taps from the first; an odd number ends with its last tap twice.
+struct Taps {
+    offsets: [[usize; 2]; MAX_TAPS / 2],
+    pairs: usize,
 }
 
-impl Accumulate for Exact {
-    const VECTORS: usize = 1;
-    const NAME: &'static str = "depthwise16";
-
-    fn constants(&self) -> &Constants {
-        &self.constants
+impl Taps {
+    fn new(geometry: &ConvGeometry, input: &Map<'_>) -> Taps {
+        let offset = |tap: usize| {
+            let tap = tap.min(geometry.taps() - 1);
+            let (row, col) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
+            row * geometry.dilation[0] * input.row_stride
+                + col * geometry.dilation[1] * input.pixel_stride
+        };
+        let mut taps = Taps {
+            offsets: [[0; 2]; MAX_TAPS / 2],
+            pairs: geometry.taps().div_ceil(2),
+        };
+        for (pair, offsets) in taps.offsets.iter_mut().enumerate().take(taps.pairs) {
+            *offsets = [offset(2 * pair), offset(2 * pair + 1)];
+        }
+        taps
     }
+}
 
-    fn weight_bytes(&self) -> usize {
-        size_of_val(&*self.taps)
-    }
-
+impl<const D: usize> Block<D> {
+    /// Sums of all taps, in the order of [`LANES`], increased by what they start from.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; 32 bytes are readable at every tap of `window`; there are `PAIRS` pairs, or
+    /// as many as `weights` holds if that is 0.
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2] {
-        let mut acc = [_mm256_setzero_si256(); 2];
-        // SAFETY: the caller vouches for the block and for 16 codes at every tap; weights are 32
-        // bytes each.
-        unsafe {
-            let weights = self.taps.as_ptr().add(block * taps.pairs).cast::<__m256i>();
-            for (pair, offsets) in taps.pairs() {
-                let [a, b] = offsets.map(|offset| widen16(window.add(offset)));
-                let sides = [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)];
-                for half in 0..2 {
-                    let w = _mm256_loadu_si256(weights.add(2 * pair + half));
-                    acc[half] = _mm256_add_epi32(acc[half], _mm256_madd_epi16(sides[half], w));
-                }
+    unsafe fn accumulate<const PAIRS: usize>(
+        &self,
+        window: *const u8,
+        taps: &Taps,
+        weights: &[Pair<D>],
+    ) -> [[__m256i; 2]; 2] {
+        let pairs = if PAIRS == 0 { weights.len() } else { PAIRS };
+        let mut sums = [[_mm256_setzero_si256(); 2]; D];
+        for digit in 0..D {
+            for half in 0..2 {
+                sums[digit][half] = self.start[digit][half].load();
             }
         }
-        [acc; 2]
-    }
-}
-
-/// Sums of one digit of the weights in 16 bits: two registers, in the order of `vpunpck{l,h}bw`, as
-/// `[0..16, 16..32]`.
-///
-/// # Safety
-/// The CPU has AVX2; 32 bytes are readable at every tap, and `weights` holds the pairs, `D` digits
-/// each.
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn small_sums<const D: usize>(
-    window: *const u8,
-    taps: &Taps,
-    weights: *const [[[i8; 32]; 2]; D],
-) -> [[__m256i; 2]; D] {
-    let mut sums = [[_mm256_setzero_si256(); 2]; D];
-    for (pair, offsets) in taps.pairs() {
-        // SAFETY: the caller vouches for the codes and the weights.
-        unsafe {
-            let [a, b] = offsets.map(|offset| _mm256_loadu_si256(window.add(offset).cast()));
+        for pair in 0..pairs {
+            // SAFETY: the caller vouches for the pairs and the codes at their taps.
+            let (weights, a, b) = unsafe {
+                let [a, b] = *taps.offsets.get_unchecked(pair);
+                (
+                    weights.get_unchecked(pair),
+                    _mm256_loadu_si256(window.add(a).cast()),
+                    _mm256_loadu_si256(window.add(b).cast()),
+                )
+            };
             let sides = [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)];
             for digit in 0..D {
                 for half in 0..2 {
-                    let w = weights.add(pair).cast::<__m256i>().add(2 * digit + half);
-                    let products = _mm256_maddubs_epi16(sides[half], _mm256_loadu_si256(w));
+                    let products = _mm256_maddubs_epi16(sides[half], weights[digit][half].load());
                     sums[digit][half] = _mm256_add_epi16(sums[digit][half], products);
                 }
             }
         }
-    }
-    sums.map(|[l, h]| {
-        [
-            _mm256_permute2x128_si256::<0x20>(l, h),
-            _mm256_permute2x128_si256::<0x31>(l, h),
-        ]
-    })
-}
-
-/// Weights so small that the sum over all taps fits 16 bits: `vpmaddubsw` alone.
-struct Small {
-    taps: Vec<[[[i8; 32]; 2]; 1]>,
-    constants: Constants,
-}
-
-impl Accumulate for Small {
-    const VECTORS: usize = 2;
-    const NAME: &'static str = "depthwise8";
-
-    fn constants(&self) -> &Constants {
-        &self.constants
-    }
-
-    fn weight_bytes(&self) -> usize {
-        size_of_val(&*self.taps)
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2] {
-        // SAFETY: the caller vouches for the block and for 32 codes at every tap.
-        let [sums] =
-            unsafe { small_sums(window, taps, self.taps.as_ptr().add(block * taps.pairs)) };
-        sums.map(|sums| {
-            let sign = _mm256_srai_epi16::<15>(sums);
-            [
-                _mm256_unpacklo_epi16(sums, sign),
-                _mm256_unpackhi_epi16(sums, sign),
-            ]
-        })
-    }
-}
-
-/// Weights as two digits, each so small that its sum fits 16 bits; `vpmaddwd` with (16, 1) joins
-/// the sums.
-struct Split {
-    taps: Vec<[[[i8; 32]; 2]; 2]>,
-    constants: Constants,
-}
-
-impl Accumulate for Split {
-    const VECTORS: usize = 2;
-    const NAME: &'static str = "depthwise8x2";
-
-    fn constants(&self) -> &Constants {
-        &self.constants
-    }
-
-    fn weight_bytes(&self) -> usize {
-        size_of_val(&*self.taps)
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    unsafe fn accumulate(&self, window: *const u8, taps: &Taps, block: usize) -> [[__m256i; 2]; 2] {
-        // SAFETY: the caller vouches for the block and for 32 codes at every tap.
-        let [high, low] =
-            unsafe { small_sums(window, taps, self.taps.as_ptr().add(block * taps.pairs)) };
-        let radix = _mm256_set1_epi32(1 << 16 | 16);
         let mut acc = [[_mm256_setzero_si256(); 2]; 2];
-        for vector in 0..2 {
-            let (high, low) = (high[vector], low[vector]);
-            acc[vector] = [
-                _mm256_madd_epi16(_mm256_unpacklo_epi16(high, low), radix),
-                _mm256_madd_epi16(_mm256_unpackhi_epi16(high, low), radix),
+        for half in 0..2 {
+            // Pairs of words that `vpmaddwd` joins: both digits, or a sum and nothing.
+            let (upper, lower, radix) = if D == 2 {
+                (sums[0][half], sums[D - 1][half], 1 << 16 | 16)
+            } else {
+                (sums[0][half], _mm256_setzero_si256(), 1)
+            };
+            let radix = _mm256_set1_epi32(radix);
+            acc[half] = [
+                _mm256_madd_epi16(_mm256_unpacklo_epi16(upper, lower), radix),
+                _mm256_madd_epi16(_mm256_unpackhi_epi16(upper, lower), radix),
             ];
         }
         acc
+    }
+}
+
+/// What results of a block are stored as.
+trait Element: Copy {
+    /// Stores the first `n` of 32 channels.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; `n` elements are writable at `out`; the constants were made for the form.
+    unsafe fn store<F: Form>(
+        rescale: &[Rescale16; 2],
+        acc: [[__m256i; 2]; 2],
+        clip: Clip,
+        out: *mut Self,
+        n: usize,
+    );
+}
+
+impl Element for u8 {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn store<F: Form>(
+        rescale: &[Rescale16; 2],
+        acc: [[__m256i; 2]; 2],
+        clip: Clip,
+        out: *mut u8,
+        n: usize,
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            let first = rescale[0].words::<F>(acc[0], clip);
+            let codes = clip_words(first, rescale[1].words::<F>(acc[1], clip), clip);
+            if n == CHANNELS {
+                _mm256_storeu_si256(out.cast(), codes);
+                return;
+            }
+            store_first(_mm256_castsi256_si128(codes), out, n);
+            if n > 16 {
+                store_first(_mm256_extracti128_si256::<1>(codes), out.add(16), n - 16);
+            }
+        }
+    }
+}
+
+impl Element for i32 {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn store<F: Form>(
+        rescale: &[Rescale16; 2],
+        acc: [[__m256i; 2]; 2],
+        clip: Clip,
+        out: *mut i32,
+        n: usize,
+    ) {
+        for (half, lanes) in LANES.iter().enumerate() {
+            let mut numbers = [0i32; 16];
+            // SAFETY: passed on from the caller; the array holds both registers.
+            unsafe {
+                let results = rescale[half].apply::<F>(acc[half], clip);
+                let to = numbers.as_mut_ptr().cast::<__m256i>();
+                _mm256_storeu_si256(to, results[0]);
+                _mm256_storeu_si256(to.add(1), results[1]);
+            }
+            for (&channel, &number) in lanes.iter().zip(&numbers) {
+                if channel < n {
+                    // SAFETY: the caller vouches for `n` numbers.
+                    unsafe { out.add(channel).write(clip.apply(number.into())) };
+                }
+            }
+        }
     }
 }
 
@@ -413,5 +446,22 @@ mod tests {
             assert_eq!(16 * i16::from(high(w)) + i16::from(low(w)), w.into());
             assert!((-8..=8).contains(&high(w)) && (-8..8).contains(&low(w)));
         }
+    }
+
+    #[test]
+    fn sums_of_sixteen_bits_start_where_they_stay() {
+        for (positive, negative) in [
+            (257, 0),
+            (0, 257),
+            (128, 129),
+            (129, 128),
+            (100, 20),
+            (0, 0),
+        ] {
+            let (hi, lo) = (255 * positive, -255 * negative);
+            let start = i32::from(centre([hi, lo].into_iter()));
+            assert!(hi + start <= i16::MAX.into() && lo + start >= i16::MIN.into());
+        }
+        assert_eq!(centre([255 * 128, -255 * 128].into_iter()), 0);
     }
 }

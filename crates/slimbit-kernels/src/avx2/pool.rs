@@ -63,7 +63,7 @@ pub(super) unsafe fn sum_pool(
 ) {
     let codes = (window.kernel[0] * window.kernel[1]) as i64;
     let form = Exactness::of(*requant, (0, 255 * codes));
-    let rescale = Rescale16::new(&[*requant; 16], form);
+    let rescale = Rescale16::new([*requant; 16], form);
     for row in 0..rows {
         for col in 0..cols {
             let first = row * window.stride[0] * input.row_stride

@@ -1,6 +1,6 @@
 //! `clip((m·acc + c) >> k)` of 16 channels, in 64 bits.
 
-use super::{LANES, store_first};
+use super::store_first;
 use crate::conv::ConvWeights;
 use slimbit_num::{Clip, Requant};
 use std::arch::x86_64::*;
@@ -55,16 +55,11 @@ pub(super) struct Rescale16 {
 }
 
 impl Rescale16 {
-    /// The constants of up to 16 channels, for a form that is exact for all of them; absent ones
-    /// give 0.
-    pub(super) fn new(channels: &[Requant], form: Exactness) -> Rescale16 {
-        let absent = Requant { m: 0, c: 0, k: 0 };
-        let lane = |lane: usize| {
-            let requant = channels.get(LANES[lane]).copied().unwrap_or(absent);
-            match raised(requant) {
-                Some(raised) if form != Exactness::Full => raised,
-                _ => requant,
-            }
+    /// The constants of each lane, for a form that is exact for all of them.
+    pub(super) fn new(lanes: [Requant; 16], form: Exactness) -> Rescale16 {
+        let lane = |lane: usize| match raised(lanes[lane]) {
+            Some(raised) if form != Exactness::Full => raised,
+            _ => lanes[lane],
         };
         let by_quarters = |f: fn(Requant) -> i64| {
             std::array::from_fn(|q| std::array::from_fn(|i| f(lane(8 * (q / 2) + 2 * i + q % 2))))
@@ -103,7 +98,7 @@ impl Rescale16 {
     /// As [`Form::apply`].
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn apply<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> [__m256i; 2] {
+    pub(super) unsafe fn apply<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> [__m256i; 2] {
         // SAFETY: passed on from the caller.
         unsafe {
             [
@@ -113,13 +108,13 @@ impl Rescale16 {
         }
     }
 
-    /// Results in natural order, saturated to 16 bits.
+    /// Results saturated to 16 bits, as `vpackssdw` orders the lanes.
     ///
     /// # Safety
     /// As [`Form::apply`].
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn words<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> __m256i {
+    pub(super) unsafe fn words<F: Form>(&self, acc: [__m256i; 2], clip: Clip) -> __m256i {
         // SAFETY: passed on from the caller.
         let [first, second] = unsafe { self.apply::<F>(acc, clip) };
         _mm256_packs_epi32(first, second)
@@ -290,12 +285,18 @@ pub(super) unsafe fn store_sums([first, second]: [__m256i; 2], out: *mut i32, n:
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn clip_to_bytes(first: __m256i, second: __m256i, clip: Clip) -> __m256i {
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(clip_words(first, second, clip))
+}
+
+/// Twice 16 numbers of 16 bits, clipped to a range of bytes, as `vpackuswb` orders them.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn clip_words(first: __m256i, second: __m256i, clip: Clip) -> __m256i {
     // Saturation, to 16 bits before and to bytes here, changes no result: the clip lies within a
     // byte.
     let codes = _mm256_packus_epi16(first, second);
     let above = _mm256_max_epu8(codes, _mm256_set1_epi8(clip.lo as i8));
-    let clipped = _mm256_min_epu8(above, _mm256_set1_epi8(clip.hi as i8));
-    _mm256_permute4x64_epi64::<0b11_01_10_00>(clipped)
+    _mm256_min_epu8(above, _mm256_set1_epi8(clip.hi as i8))
 }
 
 #[target_feature(enable = "avx2")]

@@ -305,24 +305,31 @@ fn dense_sums_never_saturate() {
 #[test]
 fn depthwise_kernels_are_chosen_by_what_can_saturate() {
     for (kernel, bound, name) in [
-        (3, 14, "depthwise8"),
-        (3, 15, "depthwise8x2"),
+        (1, 64, "depthwise8"),
+        (1, 65, "depthwise8x2"),
+        (2, 64, "depthwise8"),
+        (3, 28, "depthwise8"),
+        (3, 29, "depthwise8x2"),
         (3, 127, "depthwise8x2"),
-        (5, 5, "depthwise8"),
-        (5, 127, "depthwise16"),
+        (5, 10, "depthwise8"),
+        (5, 11, "depthwise8x2"),
+        (5, 127, "depthwise8x2"),
+        (7, 127, "dense8"),
         (12, 1, "dense8"),
     ] {
         let geometry = depthwise(3, 4, 50, kernel);
-        for inputs in [Inputs::All(255), Inputs::Any] {
-            let case = Case {
-                weights: Weights::Either(bound, bound),
-                inputs,
-                ..Case::new(geometry)
-            };
-            assert!(
-                case.check(4).iter().all(|&chosen| chosen == name),
-                "{kernel} {bound}"
-            );
+        for (a, b) in [(bound, bound), (-bound, -bound), (bound, -bound)] {
+            for inputs in [Inputs::All(255), Inputs::Any] {
+                let case = Case {
+                    weights: Weights::Either(a, b),
+                    inputs,
+                    ..Case::new(geometry)
+                };
+                assert!(
+                    case.check(4).iter().all(|&chosen| chosen == name),
+                    "{kernel} {bound}"
+                );
+            }
         }
     }
 }
