@@ -34,6 +34,10 @@ def numbers(text):
     return sorted({positive(part) for part in text.split(",")})
 
 
+def indices(text):
+    return [int(part) for part in text.split(",")]
+
+
 def words(text):
     return [part for part in text.split(",") if part]
 
@@ -60,7 +64,7 @@ def parse(arguments=None):
         help="stop a table after this time, once it has 7 rounds; default 90, with --quick 20",
     )
     add(
-        "--cores", type=words, metavar="I,I", help="cores to pin to; default: one per physical core"
+        "--cores", type=indices, metavar="I,I", help="cores to pin to; default: one per physical core"
     )
     add(
         "--weights",
@@ -103,6 +107,8 @@ def parse(arguments=None):
     options.seconds = options.seconds or (20 if options.quick else 90)
     options.batches = options.batches or ([1] if options.quick else [1, 8])
     options.scratch = options.scratch.resolve()
+    if not set(options.batches) <= {1, 8}:
+        parser.error("--batches: 1, 8 or both")
     for name in ("weights", "images", "slimbit"):
         path = getattr(options, name)
         if path and not path.exists():

@@ -9,7 +9,7 @@ import numpy as np
 from . import images, machine, measure
 from .engines import Engine, EngineFailed, Spec
 from .networks import IMAGES, POINT
-from .toolchain import say
+from .toolchain import Stop, say
 
 SERVER = Path(__file__).with_name("onnx_server.py")
 
@@ -17,10 +17,12 @@ SERVER = Path(__file__).with_name("onnx_server.py")
 class Comparison:
     """Everything that the tables have in common."""
 
-    def __init__(self, options, binaries, facts):
-        self.options, self.binaries, self.machine = options, binaries, facts
-        cores = [int(core) for core in options.cores or machine.physical_cores()]
-        self.cores = cores
+    def __init__(self, options, facts):
+        self.options, self.machine = options, facts
+        self.binaries = {}
+        self.cores = options.cores or machine.physical_cores()
+        if not set(self.cores) <= set(machine.usable()):
+            raise Stop(f"--cores: this process may use {machine.usable()}, not {self.cores}")
         self.versions = {}
 
     def ours(self, network, files, batch, threads, point=POINT, **environment):

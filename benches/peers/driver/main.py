@@ -7,27 +7,29 @@ from . import machine, networks, report
 from .cli import REPOSITORY
 from .comparison import Comparison
 from .engines import EngineFailed
-from .toolchain import Stop, say
+from .toolchain import Stop, build, say
 
 
-def run(options, binaries):
+def run(options):
     try:
-        compare(options, binaries)
+        compare(options)
     except EngineFailed as error:
         # Those of peers are part of the report.
         raise Stop(f"slimbit: {error}; if the file format has changed, use --fresh") from error
 
 
-def compare(options, binaries):
-    facts = machine.describe()
-    comparison = Comparison(options, binaries, facts)
+def compare(options):
+    # Builds take minutes: what may be wrong with the options is found first.
+    facts, chosen = machine.describe(), networks.chosen(options.only)
+    comparison = Comparison(options, facts)
     threads = [n for n in options.threads if n <= len(comparison.cores)]
     for missing in sorted(set(options.threads) - set(threads)):
         say(f"no table for {missing} threads: this machine has {len(comparison.cores)} free cores")
     if not threads:
         raise Stop("--threads: no number of threads fits this machine")
-    chosen = networks.chosen(options.only)
-    files = {n.name: networks.make(n, binaries["slimbit"], options) for n in chosen}
+    comparison.binaries = build(options.scratch, options.slimbit)
+    slimbit = comparison.binaries["slimbit"]
+    files = {n.name: networks.make(n, slimbit, options) for n in chosen}
     report.head(facts, options)
     rows, own = [], []
     for network in chosen:
