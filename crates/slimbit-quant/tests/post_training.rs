@@ -125,7 +125,7 @@ fn plain() -> PostTraining {
     PostTraining {
         rule: ValueRule::MinMax,
         correction: Correction::None,
-        reconstruct: false,
+        reconstructed_bits: 0,
         compensate: false,
         clip_weights: false,
         ..PostTraining::default()

@@ -289,14 +289,15 @@ pub struct QuantizeArgs {
     #[arg(long, default_value = "nested")]
     pub grid: WeightGrid,
     /// What is corrected in every output channel: its mean, mean and slope, or nothing.
-    #[arg(long, value_enum, default_value = "mean")]
+    #[arg(long, value_enum, default_value = "line")]
     pub correction: CorrectionArg,
     /// Fold scales between consecutive layers, for networks whose channels differ much in size.
     #[arg(long)]
     pub equalise: bool,
-    /// Round every weight to its nearest code instead of reconstructing layer outputs.
-    #[arg(long)]
-    pub no_reconstruct: bool,
+    /// Weights of this many bits and fewer are rounded so that their layer's output changes least;
+    /// above, and with 0 all, each to its nearest code.
+    #[arg(long, default_value_t = 6, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub reconstruct: u8,
     /// Reconstruct for the inputs of the float network instead of those of the quantised one.
     #[arg(long)]
     pub no_compensate: bool,

@@ -10,9 +10,9 @@ pub enum Correction {
     /// The mean: the expected shift of the output is taken from the constant of the rescaling (bias
     /// correction: Nagel et al., *Data-Free Quantization through Weight Equalization and Bias
     /// Correction*, 2019, section 4.2, with the expectation measured instead of derived).
-    #[default]
     Mean,
     /// Mean and slope: the line of least squares from the quantised output to the float one.
+    #[default]
     Line,
 }
 

@@ -152,15 +152,28 @@ impl Layer {
                 .map(|ends| ends.map(|code| index(self.grid, self.grid.narrow(code, bits), bits)))
                 .collect(),
         };
-        let indices = match reconstruction {
-            Some(reconstruction) => reconstruction.round(&row, lattice, &bounds),
-            None => nearest(&row, lattice, &bounds),
+        let indices = match (reconstruction, self.grid) {
+            (Some(reconstruction), _) => reconstruction.round(&row, lattice, &bounds),
+            (None, WeightGrid::MinMax) => nearest(&row, lattice, &bounds),
+            (None, _) => self.narrowed(channel, &row, max_abs, bits),
         };
         let code = |index: i32| match self.grid.is_odd_at(bits) {
             true => (2 * index + 1) as i8,
             false => index as i8,
         };
         (max_abs, indices.into_iter().map(code).collect())
+    }
+
+    /// The upper parts of the nearest 8-bit codes. To round to the wider steps directly would leave
+    /// some 8-bit codes short of theirs, and all of those on the same side.
+    fn narrowed(&self, channel: usize, row: &[f64], max_abs: f32, bits: u8) -> Vec<i32> {
+        let lattice = lattice(self.grid, max_abs, 8);
+        let possible = &self.possible[channel * self.per_channel..][..row.len()];
+        let bounds: Vec<[i32; 2]> = possible.iter().map(|ends| ends.map(i32::from)).collect();
+        let codes = nearest(row, lattice, &bounds).into_iter();
+        codes
+            .map(|code| index(self.grid, self.grid.narrow(code as i8, bits), bits))
+            .collect()
     }
 
     /// The weights that the codes of a decided bit-width stand for.
@@ -334,6 +347,23 @@ mod tests {
                 let mut expected = [0; 18];
                 grid.quantise_channel(channel, 8, &mut expected);
                 assert_eq!(codes, expected, "{grid}");
+            }
+        }
+    }
+
+    /// Without reconstruction the nested codes are those of the grid's definition at every bit-width.
+    #[test]
+    fn plain_decisions_follow_the_grid() {
+        for grid in [WeightGrid::Nested, WeightGrid::NestedOdd] {
+            let mut layer = layer(grid, &[3, 4, 6, 8], false);
+            for bits in [3, 4, 6, 8] {
+                layer.decide(&plain(bits));
+                let weights = weights(54);
+                for (channel, codes) in weights.chunks(18).zip(layer.decided[&bits].chunks(18)) {
+                    let mut expected = [0; 18];
+                    grid.quantise_channel(channel, bits, &mut expected);
+                    assert_eq!(codes, expected, "{grid} at {bits} bits");
+                }
             }
         }
     }

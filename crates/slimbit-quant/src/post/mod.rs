@@ -28,9 +28,6 @@ use crate::{
     Histogram, Norms, Progress, QuantError, Ranges, Settings, Task, ValueRule, input_values,
 };
 
-/// Most bits at which weights are rounded by reconstruction; above, nothing is gained by it.
-const RECONSTRUCTED_BITS: u8 = 6;
-
 /// How a trained network is quantised. The default is what measured best.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PostTraining {
@@ -38,9 +35,9 @@ pub struct PostTraining {
     pub rule: ValueRule,
     /// What is corrected in every output channel.
     pub correction: Correction,
-    /// Whether weights of 6 bits and fewer are rounded so that their layer's output changes least,
-    /// instead of each to its nearest code.
-    pub reconstruct: bool,
+    /// Weights of this many bits and fewer are rounded so that their layer's output changes least,
+    /// instead of each to its nearest code; 0 for none.
+    pub reconstructed_bits: u8,
     /// Whether that rounding also makes up for what quantisation did to the layer's inputs.
     pub compensate: bool,
     /// Whether weights of fewer than 8 bits may be clipped where that lowers their squared error.
@@ -56,8 +53,8 @@ impl Default for PostTraining {
     fn default() -> Self {
         Self {
             rule: ValueRule::Mse,
-            correction: Correction::Mean,
-            reconstruct: true,
+            correction: Correction::Line,
+            reconstructed_bits: 6,
             compensate: true,
             clip_weights: true,
             renormalise: false,
@@ -348,8 +345,9 @@ impl<'a> Job<'a> {
     }
 
     fn reconstructs(&self, layer: &Layer, bits: u8) -> bool {
-        let few = bits <= RECONSTRUCTED_BITS || layer.is_bound();
-        self.options.reconstruct && few && !layer.is_decided(bits)
+        let most = self.options.reconstructed_bits;
+        let few = bits <= most || (most > 0 && layer.is_bound());
+        few && !layer.is_decided(bits)
     }
 
     fn layers(&self) -> Result<Layers, QuantError> {
@@ -383,7 +381,7 @@ impl<'a> Job<'a> {
 }
 
 /// A tensor's values in order of its dimensions.
-fn values_of(value: &Value) -> Vec<f32> {
+pub(crate) fn values_of(value: &Value) -> Vec<f32> {
     match value {
         Value::Map(map) => values_in(map),
         Value::Vector(vector) => values_in(vector),

@@ -43,7 +43,7 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let options = PostTraining {
         rule: args.observer,
         correction: args.correction.into(),
-        reconstruct: !args.no_reconstruct,
+        reconstructed_bits: args.reconstruct,
         compensate: !args.no_compensate,
         clip_weights: !args.no_clip,
         renormalise: args.renormalise,
