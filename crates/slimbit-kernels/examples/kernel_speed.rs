@@ -66,11 +66,12 @@ fn main() -> Result<(), KernelError> {
     }
     println!("level {level}, peak {:.1} GMAC/s", peak / 1e9);
     println!(
-        "{:26} {:>7} {:>18} {:>18} {:>18}",
-        "", "MMAC", "W8", "W8+", "W4"
+        "{:26} {:>7} {:>7} {:>18} {:>18} {:>18}",
+        "", "MMAC", "pack ns", "W8", "W8+", "W4"
     );
     for layer in &layers {
-        print!("{:26} {:7.1}", layer.name, layer.macs / 1e6);
+        let packing = layer.packing * 1e9;
+        print!("{:26} {:7.1} {packing:7.2}", layer.name, layer.macs / 1e6);
         for (best, conv) in layer.best.iter().zip(&layer.convs) {
             let speed = layer.macs / best;
             print!(
@@ -88,6 +89,8 @@ fn main() -> Result<(), KernelError> {
 struct Layer {
     name: &'static str,
     macs: f64,
+    /// Seconds per weight, at best.
+    packing: f64,
     convs: Vec<PackedConv>,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -121,6 +124,7 @@ impl Layer {
         let taps = kernel * kernel * in_channels / groups;
         let mut noise = Noise(7);
         let weights: Vec<f64> = (0..out_channels * taps).map(|_| noise.normal()).collect();
+        let mut packing = f64::INFINITY;
         let pack = |(bits, headroom): (u32, f64)| {
             let quantised = weights.chunks(taps).flat_map(|channel| {
                 let greatest = channel.iter().fold(0.0f64, |a, w| a.max(w.abs()));
@@ -134,13 +138,20 @@ impl Layer {
                 k: 26,
             };
             let requants = vec![requant; out_channels];
+            for _ in 0..3 {
+                let start = Instant::now();
+                black_box(kernels.pack_conv(geometry, &quantised, &requants, Clip::unsigned(8)))?;
+                packing = packing.min(start.elapsed().as_secs_f64() / quantised.len() as f64);
+            }
             kernels.pack_conv(geometry, &quantised, &requants, Clip::unsigned(8))
         };
         let input_side = (side - 1) * stride + kernel;
+        let convs = GRIDS.into_iter().map(pack).collect::<Result<_, _>>()?;
         Ok(Layer {
             name,
             macs: geometry.macs() as f64,
-            convs: GRIDS.into_iter().map(pack).collect::<Result<_, _>>()?,
+            packing,
+            convs,
             input: (0..input_side * input_side * in_channels + SLACK)
                 .map(|_| noise.next() as u8)
                 .collect(),

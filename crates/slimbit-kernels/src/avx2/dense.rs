@@ -30,7 +30,8 @@ const SHARED: usize = 16 << 10;
 const LINE: usize = 4;
 
 pub(super) fn pack(packable: &ConvWeights<'_>) -> Box<dyn ConvKernel> {
-    Box::new(Dense::new(packable))
+    // SAFETY: only the table of AVX2 packs for it, and that exists where the CPU has it.
+    Box::new(unsafe { Dense::new(packable) })
 }
 
 struct Dense {
@@ -55,6 +56,8 @@ struct Portion {
 /// How the inputs of a window are cut into blocks and chunks.
 #[derive(Clone, Copy)]
 struct Inputs {
+    /// Channels per tap.
+    inputs: usize,
     /// Blocks per tap: the last reads up to three codes beyond, with weights of 0.
     per_tap: usize,
     blocks: usize,
@@ -66,6 +69,7 @@ impl Inputs {
         let per_tap = geometry.group_inputs().div_ceil(4);
         let blocks = geometry.kernel[0] * geometry.kernel[1] * per_tap;
         Inputs {
+            inputs: geometry.group_inputs(),
             per_tap,
             blocks,
             chunks: blocks.div_ceil(CHUNK),
@@ -100,7 +104,30 @@ impl Inputs {
 
 type Table = [usize; CHUNK];
 
+impl Inputs {
+    /// The weights of a panel for the inputs of a block; absent channels, which are empty, and
+    /// absent inputs are 0.
+    fn block(self, lanes: &[&[i8]; 16], block: usize) -> Block {
+        let skip = block % self.per_tap * 4;
+        let start = block / self.per_tap * self.inputs + skip;
+        let mut weights = Block([0; 64]);
+        for (lane, to) in lanes.iter().zip(weights.0.as_chunks_mut::<4>().0) {
+            match lane.get(start..start + 4) {
+                Some(whole) if skip + 4 <= self.inputs => to.copy_from_slice(whole),
+                _ => {
+                    let present = lane.get(start..start + self.inputs - skip);
+                    for (to, w) in to.iter_mut().zip(present.unwrap_or_default()) {
+                        *to = *w;
+                    }
+                }
+            }
+        }
+        weights
+    }
+}
+
 impl Dense {
+    #[target_feature(enable = "avx2")]
     fn new(packable: &ConvWeights<'_>) -> Dense {
         let geometry = &packable.geometry;
         let inputs = Inputs::new(geometry);
@@ -124,9 +151,13 @@ impl Dense {
                 let absent = Requant { m: 0, c: 0, k: 0 };
                 let lanes = LANES.map(|lane| present.get(lane).copied().unwrap_or(absent));
                 dense.rescale.push(Rescale16::new(lanes, form));
+                let weights = LANES.map(|lane| match channels.clone().nth(lane) {
+                    Some(channel) => packable.channel(channel),
+                    None => &[],
+                });
                 for chunk in 0..inputs.chunks {
                     let given = inputs.chunk(chunk);
-                    let blocks = given.map(|block| inputs.block(packable, &channels, block));
+                    let blocks = given.map(|block| inputs.block(&weights, block));
                     dense.push(Arrangement::new(blocks.collect()));
                 }
             }
@@ -240,24 +271,6 @@ impl Dense {
             // is that of the chunk.
             unsafe { step.sweep::<F, E>(band, output, scratch) };
         }
-    }
-}
-
-impl Inputs {
-    /// The weights of a panel for the inputs of a block, absent channels and inputs as 0.
-    fn block(self, packable: &ConvWeights<'_>, channels: &Range<usize>, block: usize) -> Block {
-        let per_tap = packable.geometry.group_inputs();
-        let (tap, skip) = (block / self.per_tap, block % self.per_tap * 4);
-        let present = (per_tap - skip).min(4);
-        let mut weights = Block([0; 64]);
-        for (lane, weights) in LANES.iter().zip(weights.0.as_chunks_mut::<4>().0) {
-            if *lane < channels.len() {
-                let channel = packable.channel(channels.start + lane);
-                let present = &channel[tap * per_tap + skip..][..present];
-                weights[..present.len()].copy_from_slice(present);
-            }
-        }
-        weights
     }
 }
 
