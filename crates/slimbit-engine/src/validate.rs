@@ -373,7 +373,7 @@ impl<'a> PointCheck<'a> {
         row: &ChannelRequant,
     ) -> Result<(), EngineError> {
         let ChannelRequant { requant, acc, .. } = row;
-        if row.truth().is_err() {
+        if !row.a.is_finite() || !row.b.is_finite() {
             return self.bad(
                 index,
                 format!("channel {channel}: {} or {} is not finite", row.a, row.b),

@@ -68,20 +68,38 @@ pub struct SignedSums {
 }
 
 impl SignedSums {
-    /// Adds the weights of a channel up, many at a time.
+    /// Adds the weights of a channel up, eight at a time: a network is loaded in milliseconds.
     pub fn of(weights: &[i8]) -> Self {
-        // Short enough for 32 bits, long enough for the loop to be vectorised.
-        let chunks = weights.chunks(1 << 16).map(|chunk| {
-            let (mut positive, mut negative) = (0i32, 0i32);
-            for &weight in chunk {
-                positive = positive.wrapping_add(i32::from(weight.max(0)));
-                negative = negative.wrapping_add(i32::from(weight.min(0)));
+        // Every other byte of eight, as four sums of 16 bits.
+        const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+        // 2 · 255 · 128 is the most that such a sum holds.
+        const WORDS: usize = 128;
+        let pairs = |bytes: u64| (bytes & EVEN).wrapping_add((bytes >> 8) & EVEN);
+        let lanes = |sums: u64| -> i64 {
+            let lanes = [0, 16, 32, 48].map(|shift| (sums >> shift) as u16);
+            lanes.into_iter().map(i64::from).sum()
+        };
+        let mut sums = Self::default();
+        for chunk in weights.chunks(8 * WORDS) {
+            let (words, rest) = chunk.as_chunks::<8>();
+            let (mut positive, mut total) = (0u64, 0u64);
+            for word in words {
+                let word = u64::from_le_bytes(word.map(i8::cast_unsigned));
+                let signs = (word >> 7) & 0x0101_0101_0101_0101;
+                let without_negative = word & !(signs << 8).wrapping_sub(signs);
+                let shifted_by_128 = word ^ 0x8080_8080_8080_8080;
+                positive = positive.wrapping_add(pairs(without_negative));
+                total = total.wrapping_add(pairs(shifted_by_128));
             }
-            (i64::from(positive), i64::from(negative))
-        });
-        let (positive, negative) =
-            chunks.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        Self { positive, negative }
+            let (positive, total) = (lanes(positive), lanes(total) - 128 * 8 * words.len() as i64);
+            sums.positive += positive;
+            sums.negative += total - positive;
+            for &weight in rest {
+                sums.positive += i64::from(weight.max(0));
+                sums.negative += i64::from(weight.min(0));
+            }
+        }
+        sums
     }
 
     /// The sum of all weights.
@@ -150,6 +168,17 @@ mod tests {
             let interval = accumulator_interval(weights, clip, z).unwrap();
             prop_assert_eq!(Some(&interval.lo), sums.iter().min());
             prop_assert_eq!(Some(&interval.hi), sums.iter().max());
+        }
+    }
+
+    #[test]
+    fn sums_by_sign_hold_the_most_extreme_weights() {
+        for weight in [-128, -127, -1, 0, 1, 127] {
+            for length in [0, 1, 7, 8, 9, 1023, 1024, 1025, 5000] {
+                let sums = SignedSums::of(&alloc::vec![weight; length]);
+                let total = i64::from(weight) * length as i64;
+                assert_eq!((sums.positive, sums.negative), (total.max(0), total.min(0)));
+            }
         }
     }
 
