@@ -5,7 +5,7 @@ use slimbit_graph::{GraphError, Point};
 use slimbit_nn::NnError;
 use slimbit_num::{AccumulatorOverflow, SolveError};
 
-/// Why a network could not be calibrated or lowered.
+/// Why a network could not be calibrated, lowered or compared.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum QuantError {
@@ -45,6 +45,14 @@ pub enum QuantError {
         channel: usize,
         /// How far it reaches.
         source: AccumulatorOverflow,
+    },
+    /// Two networks that are not the same, stage by stage: the first stages that differ, with their
+    /// operators and shapes. One of them may have none left.
+    Structure {
+        /// The model's stage.
+        model: Option<String>,
+        /// The reference's.
+        reference: Option<String>,
     },
     /// The float network could not be run.
     Network(NnError),
@@ -94,6 +102,16 @@ impl fmt::Display for QuantError {
                     "stage `{stage}`, channel {channel}, at {point}: {source}"
                 )
             }
+            Self::Structure { model, reference } => {
+                let name = |stage: &Option<String>| stage.clone().unwrap_or("nothing".into());
+                write!(
+                    f,
+                    "the networks differ: where the .slim file has {}, the reference has {}; compare \
+                     a file with the network that it was made of",
+                    name(model),
+                    name(reference)
+                )
+            }
             Self::Network(error) => write!(f, "float network: {error}"),
             Self::Engine(error) => write!(f, "{error}"),
         }
@@ -108,7 +126,10 @@ impl std::error::Error for QuantError {
             Self::Overflow { source, .. } => Some(source),
             Self::Network(error) => Some(error),
             Self::Engine(error) => Some(error),
-            Self::Normalisation(_) | Self::Images(_) | Self::Statistics { .. } => None,
+            Self::Normalisation(_)
+            | Self::Images(_)
+            | Self::Structure { .. }
+            | Self::Statistics { .. } => None,
         }
     }
 }

@@ -3,10 +3,12 @@
 //! [`export`] does both. [`calibrate`] measures batch-norm statistics and activation ranges at every
 //! point from unlabelled images, by running a [`FloatNetwork`]; [`lower`] turns parameters and
 //! statistics into a [`Model`] whose every rescaling is exact on every accumulator that its weights
-//! allow. [`simulate`] counts, stage by stage, the codes that differ from real arithmetic.
+//! allow. [`simulate`] counts, stage by stage, the codes that differ from real arithmetic;
+//! [`compare`] measures how far they are from the float network, and tells why.
 #![forbid(unsafe_code)]
 
 mod calibrate;
+pub mod compare;
 mod equalise;
 mod error;
 mod formula;
