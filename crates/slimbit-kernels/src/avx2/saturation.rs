@@ -135,14 +135,16 @@ fn join(mut spans: Vec<Span>, next: &mut [usize]) -> (Vec<Span>, Vec<Span>) {
 #[inline]
 fn partner(spans: &[Span], taken: &[bool], index: usize, end: usize) -> Option<usize> {
     let mut open = (index + 1..end).filter(|&other| !taken[other]);
-    for other in open.by_ref().take(CANDIDATES) {
-        if !spans[index].reach.exceeds(&spans[other].reach) {
-            return Some(other);
-        }
-    }
-    for other in open.rev().take(CANDIDATES) {
-        if !spans[index].reach.exceeds(&spans[other].reach) {
-            return Some(other);
+    for from_end in [false, true] {
+        for _ in 0..CANDIDATES {
+            let other = if from_end {
+                open.next_back()
+            } else {
+                open.next()
+            }?;
+            if !spans[index].reach.exceeds(&spans[other].reach) {
+                return Some(other);
+            }
         }
     }
     None
