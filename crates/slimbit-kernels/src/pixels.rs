@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_channel_has_its_table_on_every_thread() {
-        let [rows, cols] = [97, 41];
+        let [rows, cols] = [97, 701];
         for channels in 0..6 {
             let tables: Vec<Table> = (0..channels)
                 .map(|c| Table(std::array::from_fn(|p| (p * 7 + 40 * c) as u8)))

@@ -9,7 +9,7 @@ use crate::{ConvGeometry, Map, MapMut};
 const SMALL_CONV: f64 = 100_000.0;
 
 /// As [`SMALL_CONV`], for the codes that other operators read.
-const SMALL_MAP: usize = 16 << 10;
+const SMALL_MAP: usize = 64 << 10;
 
 /// Pixels that kernels compute together; a thread pays for whole tiles.
 const TILE: usize = 6;
@@ -113,9 +113,12 @@ pub(crate) fn useful_threads(threads: usize, parts: usize, codes: usize) -> usiz
     }
 }
 
-/// Whether an operator without weights is cut by channels, for at least so many threads.
+/// Whether an operator without weights is cut by channels, for at least so many threads: only where
+/// no two of them write to the same cache line at every pixel.
 pub(crate) fn by_channels([rows, cols, channels]: [usize; 3], threads: usize) -> bool {
-    rows.saturating_mul(cols) < SMALL_PIXELS && channels.div_ceil(CHANNELS) >= threads
+    rows.saturating_mul(cols) < SMALL_PIXELS
+        && channels.is_multiple_of(CHANNELS)
+        && channels / CHANNELS >= threads
 }
 
 /// A map to write in parts that do not overlap.

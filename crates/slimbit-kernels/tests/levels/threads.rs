@@ -126,10 +126,11 @@ fn pointwise_operators() {
     };
     for (extent, gap) in [
         ([57, 31, 40], 0),
-        ([2, 400, 33], 3),
+        ([14, 13, 450], 0),
+        ([3, 700, 33], 3),
         ([1, 7, 9000], 1),
-        ([7, 5, 1000], 0),
-        ([14, 3, 450], 2),
+        ([7, 10, 1024], 0),
+        ([14, 13, 448], 2),
     ] {
         let a = Codes::input(extent, gap, || noise.next() as u8);
         let b = Codes::input(extent, 0, || noise.next() as u8);
@@ -170,8 +171,8 @@ fn pools() {
     }
     for (kernel, stride, extent) in [
         ([2, 3], [2, 1], [31, 17, 40]),
-        ([7, 7], [1, 1], [1, 1, 1000]),
-        ([20, 20], [1, 1], [1, 1, 65]),
+        ([7, 7], [1, 1], [1, 1, 1500]),
+        ([40, 40], [1, 1], [1, 1, 65]),
     ] {
         let reach = |axis: usize| (extent[axis] - 1) * stride[axis] + kernel[axis];
         let input_extent = [reach(0), reach(1), extent[2]];
