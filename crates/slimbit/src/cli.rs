@@ -54,6 +54,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Compare the reference, every SIMD level and the training-side simulation, layer by layer.
     Verify(VerifyArgs),
+    /// Find the stage at which a .slim file and its float network part, and why.
+    Compare(CompareArgs),
     /// Run images through one point and print the outputs.
     Run(RunArgs),
     /// Write one feature vector per image to a .npy file.
@@ -410,6 +412,39 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub point: Vec<Point>,
     /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// The float network: ONNX, or as `slimbit import` writes it.
+    pub reference: PathBuf,
+    /// The .slim file.
+    pub model: PathBuf,
+    /// Images to compare on; of a folder with splits, the test images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The point, of full width; by default the first such in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+    /// How many images, spread evenly over the folder.
+    #[arg(long, default_value_t = 16)]
+    pub limit: usize,
+    /// Signal-to-noise ratio of a stage, in dB, below which the networks have parted.
+    #[arg(long, value_name = "DB", default_value_t = 20.0)]
+    pub threshold: f64,
+    /// Fold scales between layers of the float network first, as `quantize --equalise` does.
+    #[arg(long)]
+    pub equalise: bool,
+    /// Exit with an error if any stage has a lower ratio than this.
+    #[arg(long, value_name = "DB")]
+    pub fail_below: Option<f64>,
+    /// Show every stage instead of the worst.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON, with every stage.
     #[arg(long)]
     pub json: bool,
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod classify;
+mod compare;
 mod embed;
 mod export;
 mod export_onnx;
@@ -46,6 +47,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Probe(args) => probe::execute(&args),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Verify(args) => verify::execute(&args),
+        Command::Compare(args) => compare::execute(&args),
         Command::Run(args) => run::execute(&args),
         Command::Embed(args) => embed::execute(&args),
         Command::Bench(args) => bench::execute(&args),
