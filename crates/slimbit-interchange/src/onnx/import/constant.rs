@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 
-use super::refusal::{Refusal, damaged, unsupported};
+use super::refusal::{Refusal, bounded, damaged, unsupported};
 use crate::onnx::proto::{TensorProto, data_type};
 
 /// A tensor whose elements the file knows.
@@ -79,12 +79,10 @@ impl Constant {
             );
         }
         let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&d| d.try_into().ok()).collect();
-        let count = dims
-            .as_ref()
-            .and_then(|dims| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)));
-        let (Some(dims), Some(count)) = (dims, count) else {
+        let Some(dims) = dims.filter(|dims| bounded(dims).is_some()) else {
             return damaged(format!("tensor `{name}` has dimensions {:?}", tensor.dims));
         };
+        let count = dims.iter().product();
         let data = match Elements::of(tensor.data_type) {
             Some(elements) => elements.read(tensor, count)?,
             None => {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::attributes::Attributes;
 use super::constant::{Constant, Data};
-use super::refusal::{Budget, Refusal, damaged, unsupported};
+use super::refusal::{Budget, Refusal, bounded, damaged, unsupported};
 use crate::onnx::proto::data_type;
 
 /// The operands of a node, all of them known; `None` where one is left out.
@@ -218,9 +218,10 @@ fn resolve(dims: &[usize], wanted: &[i64], allow_zero: bool) -> Result<Vec<usize
             },
         });
     }
-    let Some(known) = out.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) else {
+    if bounded(&out).is_none() {
         return bad();
-    };
+    }
+    let known: usize = out.iter().product();
     if let Some(open) = open {
         if known == 0 || !total.is_multiple_of(known) {
             return bad();

@@ -10,6 +10,8 @@ mod pointwise;
 mod rearrange;
 mod refusal;
 mod step;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -33,7 +35,7 @@ const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
 
 /// Metadata key of the quantisers that a QDQ file gave its tensors: JSON, `[scale, zero point]` by
 /// node.
-const QUANTISERS: &str = "onnx_quantisers";
+pub const QUANTISERS: &str = "onnx_quantisers";
 
 /// A file as a network, and how the two correspond.
 #[derive(Clone, Debug)]
@@ -219,7 +221,7 @@ fn read_image(
     };
     // One or three channels at the end, and not at the front: the order of TensorFlow.
     let few = |n: Option<usize>| matches!(n, Some(1 | 3));
-    let channels_last = few(c) && !few(a);
+    let channels_last = few(c) && !few(a) && b != c;
     let (channels, height, width) = if channels_last { (c, a, b) } else { (a, b, c) };
     let (height, width) = match (height.zip(width), side) {
         (Some(known), None) => known,
@@ -245,6 +247,10 @@ fn read_image(
     };
     let batch = batch.filter(|&n| n > 0);
     let n = batch.unwrap_or(1);
+    let elements = refusal::bounded(&[n, channels, height, width]);
+    if elements.is_none_or(|elements| elements > trace::LARGEST_TENSOR) {
+        return Err(ImportError::damaged(at(), "is larger than any image"));
+    }
     trace.steps.push(Step {
         name: info.name.clone(),
         op: "input".to_owned(),

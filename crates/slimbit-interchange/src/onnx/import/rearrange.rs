@@ -175,7 +175,10 @@ impl Trace {
             count,
         } in cuts(&x.dims, &operands, attributes)?
         {
-            let step = usize::try_from(step).unwrap_or(usize::MAX);
+            // Beyond the size, all steps are alike.
+            let step = usize::try_from(step)
+                .unwrap_or(0)
+                .clamp(1, x.dims[axis].max(1));
             let whole = start == 0 && count == x.dims[axis].div_ceil(step);
             match axis {
                 2 | 3 if whole => steps[axis - 2] = step,

@@ -68,9 +68,14 @@ impl Budget {
 
     /// Takes as many elements as a tensor of these dimensions has, and gives their number.
     pub(super) fn take_dims(&mut self, dims: &[usize]) -> Result<usize, Refusal> {
-        let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        let elements = elements.unwrap_or(usize::MAX);
-        self.take(elements)?;
-        Ok(elements)
+        self.take(bounded(dims).unwrap_or(usize::MAX))?;
+        Ok(dims.iter().product())
     }
+}
+
+/// The number of elements of a tensor, with dimensions of 0 counted as 1: where it is known, no
+/// product of some of the dimensions overflows either.
+pub(super) fn bounded(dims: &[usize]) -> Option<usize> {
+    dims.iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
 }

@@ -6,10 +6,13 @@ use std::rc::Rc;
 use super::attributes::Attributes;
 use super::constant::Constant;
 use super::fold::{Operands, fold};
-use super::refusal::{Budget, Refusal, UnsupportedNode, damaged, unsupported};
+use super::refusal::{Budget, Refusal, UnsupportedNode, bounded, damaged, unsupported};
 use super::step::{Kind, Step};
 use crate::ImportError;
 use crate::onnx::proto::{GraphProto, NodeProto};
+
+/// Most elements of a tensor that is not taken for damage.
+pub(super) const LARGEST_TENSOR: usize = 1 << 40;
 
 /// What a name of the file stands for.
 #[derive(Clone)]
@@ -245,6 +248,12 @@ impl Trace {
         space: [usize; 2],
         dims: Vec<usize>,
     ) -> Result<Tensor, Refusal> {
+        if bounded(&dims).is_none_or(|elements| elements > LARGEST_TENSOR) {
+            return unsupported(
+                format!("gives a tensor of {dims:?}"),
+                "use smaller images or fewer channels",
+            );
+        }
         let operands = inputs.iter().all(|x| self.steps[x.step].non_negative);
         self.steps.push(Step {
             non_negative: kind.is_non_negative(operands),
