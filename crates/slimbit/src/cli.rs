@@ -110,7 +110,7 @@ pub struct PretrainArgs {
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
-    /// The checkpoint: safetensors, or PyTorch's (.pth, .pt, .th). No code in it is ever run.
+    /// The checkpoint: safetensors, PyTorch's (.pth, .pt, .th) or ONNX. No code in it is ever run.
     #[arg(required_unless_present = "random", conflicts_with = "random")]
     pub source: Option<PathBuf>,
     /// The network, by our name, torchvision's or timm's; by default, what the tensors fit.
@@ -131,6 +131,12 @@ pub struct ImportArgs {
     /// How images become the network's input.
     #[command(flatten)]
     pub preprocess: PreprocessArgs,
+    /// Compare an ONNX file with ONNX Runtime on images of this folder too, not only on random ones.
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Python that has ONNX Runtime; by default SLIMBIT_PYTHON or python3.
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -254,6 +260,16 @@ pub struct OnnxArgs {
     /// Store weights of 2 to 4 bits as INT8: ONNX Runtime and OpenVINO execute INT4 in float.
     #[arg(long, requires = "onnx")]
     pub int8_weights: bool,
+    /// Compare ONNX Runtime and OpenVINO on the written file with our own outputs, on the images of
+    /// this folder.
+    #[arg(long, value_name = "DIR", requires = "onnx")]
+    pub check: Option<PathBuf>,
+    /// Check on at most this many images.
+    #[arg(long, requires = "check")]
+    pub limit: Option<usize>,
+    /// Python that has those runtimes; by default SLIMBIT_PYTHON or python3.
+    #[arg(long, value_name = "PATH", requires = "check")]
+    pub python: Option<PathBuf>,
 }
 
 fn parse_batch(text: &str) -> Result<usize, String> {

@@ -3,17 +3,25 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::Model;
+use slimbit_graph::Graph;
 use slimbit_interchange::Network;
 use slimbit_interchange::onnx::{self, FloatOptions, QdqOptions};
 
-use super::Outcome;
-use crate::cli::ExportArgs;
+use super::features::{Images, PREPROCESS, preprocess_of};
+use super::float::mean_cosine;
+use super::foreign::{Answer, Pixels, Python, Request, Runtime};
+use super::forward::{self, Vectors};
+use super::{Outcome, quantize};
+use crate::cli::{ExportArgs, OnnxArgs};
 
 pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result<Outcome> {
-    let summary = match source.extension().and_then(OsStr::to_str) {
+    let mut summary = match source.extension().and_then(OsStr::to_str) {
         Some("slim") => quantised(source, output, args)?,
         Some("safetensors") => float(source, output, args)?,
         _ => bail!(
@@ -22,12 +30,13 @@ pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result
         ),
     };
     if args.json {
+        summary["file"] = json!(output);
         println!("{summary}");
     }
     Ok(Outcome::Done)
 }
 
-fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<serde_json::Value> {
+fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     if args.onnx.point.is_some() {
         bail!("a float network has no points; give --point with a .slim file");
     }
@@ -41,14 +50,23 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<serde_json::
     if !args.json {
         println!("{}: float, {} bytes", output.display(), bytes.len());
     }
-    Ok(serde_json::json!({ "file": output, "bytes": bytes.len() }))
+    let mut summary = json!({ "bytes": bytes.len() });
+    if let Some(folder) = &args.onnx.check {
+        let preprocess = quantize::preprocess_of(&network, source)?;
+        let images = Images::load(&Dataset::open(folder)?, &preprocess, args.onnx.limit)?;
+        let ours = forward::float(&network, &preprocess.normalise(&images.codes))?;
+        let check = Check::new(&network.graph, output, &args.onnx, &preprocess, &images);
+        let runtimes = [Runtime::OnnxRuntime, Runtime::OpenVino];
+        summary["agreement"] = check.run(&runtimes, &ours, args.json)?;
+    }
+    Ok(summary)
 }
 
-fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<serde_json::Value> {
+fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     if args.onnx.keep_batch_norm {
         bail!("a .slim file has no batch-norms to keep; its rescalings hold them");
     }
-    let model = Model::open(source)?;
+    let model = Arc::new(Model::open(source)?);
     let point = args.onnx.point.unwrap_or_else(|| model.points()[0].point);
     let options = QdqOptions {
         batch: args.onnx.batch,
@@ -71,10 +89,114 @@ fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<serde_js
             );
         }
     }
-    Ok(serde_json::json!({
-        "file": output, "point": point, "opset": made.opset, "bytes": made.bytes.len(),
+    let mut summary = json!({
+        "point": point, "opset": made.opset, "bytes": made.bytes.len(),
         "clamped_weights": made.clamped_weights, "coarsened_channels": made.coarsened_channels,
-    }))
+    });
+    if let Some(folder) = &args.onnx.check {
+        let preprocess = preprocess_of(&model)
+            .with_context(|| format!("--check needs the metadata `{PREPROCESS}`"))?;
+        let images = Images::load(&Dataset::open(folder)?, &preprocess, args.onnx.limit)?;
+        let ours = forward::engine(&model, point, &images)?;
+        let check = Check::new(model.graph(), output, &args.onnx, &preprocess, &images);
+        let runtimes = [
+            Runtime::OnnxRuntime,
+            Runtime::OnnxRuntimeExact,
+            Runtime::OpenVino,
+        ];
+        summary["agreement"] = check.run(&runtimes, &ours, args.json)?;
+    }
+    Ok(summary)
+}
+
+/// The comparison of a file with what it was made of, over a folder of images.
+struct Check<'a> {
+    request: Request<'a>,
+    python: Python,
+    images: usize,
+}
+
+impl<'a> Check<'a> {
+    fn new(
+        graph: &Graph,
+        model: &'a Path,
+        args: &'a OnnxArgs,
+        preprocess: &'a Preprocess,
+        images: &'a Images,
+    ) -> Self {
+        let shape = graph.input_shape();
+        let (height, width) = shape.spatial();
+        let request = Request {
+            model,
+            images: Pixels::Codes {
+                codes: &images.codes,
+                mean: &preprocess.mean,
+                std: &preprocess.std,
+            },
+            shape: [height, width, shape.channels()],
+            batch: args.batch,
+            channels_last: false,
+            outputs: &[],
+        };
+        Self {
+            request,
+            python: Python::find(args.python.as_deref()),
+            images: images.len(),
+        }
+    }
+
+    /// Asks every runtime, and prints and gives how far it agrees with `ours`.
+    fn run(&self, runtimes: &[Runtime], ours: &Vectors, quiet: bool) -> Result<Value> {
+        let outputs: Vec<String> = ours.keys().cloned().collect();
+        let request = Request {
+            outputs: &outputs,
+            ..self.request
+        };
+        let mut rows = Vec::new();
+        for &runtime in runtimes {
+            let (version, theirs) = match self.python.run(runtime, &request)? {
+                Answer::Missing(why) => {
+                    if !quiet {
+                        println!("check against {runtime} skipped: {why}");
+                    }
+                    rows.push(json!({ "runtime": runtime.to_string(), "skipped": why }));
+                    continue;
+                }
+                Answer::Ran { version, outputs } => (version, outputs),
+            };
+            for (name, ours) in ours {
+                let theirs = &theirs[name];
+                let width = ours.len() / self.images.max(1);
+                let cosine = mean_cosine(ours, theirs, width);
+                let mut row = json!({
+                    "runtime": runtime.to_string(), "version": version, "output": name,
+                    "images": self.images, "cosine": cosine,
+                });
+                let mut text = format!("{runtime} {version}: {name}: ");
+                if name == "logits" {
+                    let same = agreeing(ours, theirs, width);
+                    row["same_top1"] = json!(same);
+                    text += &format!(
+                        "same top-1 in {same} of {} images ({:.2} %), ",
+                        self.images,
+                        100.0 * same as f64 / self.images.max(1) as f64
+                    );
+                }
+                if !quiet {
+                    println!("{text}mean cosine {cosine:.6}");
+                }
+                rows.push(row);
+            }
+        }
+        Ok(json!(rows))
+    }
+}
+
+/// Rows whose largest element is at the same place.
+fn agreeing(a: &[f32], b: &[f32], width: usize) -> usize {
+    let largest = |row: &[f32]| (0..row.len()).max_by(|&i, &j| row[i].total_cmp(&row[j]));
+    let rows = a.chunks_exact(width).zip(b.chunks_exact(width));
+    rows.filter(|(a, b)| largest(a) == largest(b)).count()
 }
 
 /// Puts the whole file there or none.
@@ -82,4 +204,15 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_extension("onnx.partial");
     fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
     fs::rename(&partial, path).with_context(|| format!("renaming to {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_counts_rows() {
+        let (a, b) = ([1.0, 2.0, 5.0, 3.0], [0.0, 9.0, 1.0, 2.0]);
+        assert_eq!(agreeing(&a, &b, 2), 1);
+    }
 }

@@ -13,6 +13,7 @@ use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, V
 
 use super::Outcome;
 use super::features::PREPROCESS;
+use super::import_onnx::{Comparison, OnnxSource};
 use crate::cli::{ImportArgs, PreprocessArgs};
 
 /// Random images of the closing check, and of the statistics of random networks.
@@ -26,6 +27,7 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         mut network,
         description,
         ignored,
+        onnx,
     } = match (&args.source, args.random) {
         (Some(path), _) => read(path, args)?,
         (None, Some(seed)) => random(seed, args)?,
@@ -39,6 +41,13 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         .insert("source".to_owned(), description.clone());
 
     let largest = check_forward(&network, &preprocess)?;
+    let comparison = match &onnx {
+        Some(source) => {
+            let values = random_values(&network.graph, &preprocess);
+            Some(source.compare(&preprocess, &values, args)?)
+        }
+        None => None,
+    };
     network.write(&args.output)?;
     let again = Network::open(&args.output)
         .with_context(|| format!("reading {} back", args.output.display()))?;
@@ -50,7 +59,7 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
     if ignored > 0 {
         log::info!("ignored {ignored} counters of batches");
     }
-    report(args, &network, &preprocess, &description, &largest)?;
+    report(args, &network, &description, &largest, comparison.as_ref())?;
     Ok(Outcome::Done)
 }
 
@@ -60,21 +69,39 @@ struct Source {
     description: String,
     /// Tensors of the source that no forward pass reads.
     ignored: usize,
+    /// The ONNX file that it was, to compare with.
+    onnx: Option<OnnxSource>,
 }
 
 /// Reads a file of any kind; the ending tells ONNX from the others.
 fn read(path: &Path, args: &ImportArgs) -> Result<Source> {
     let onnx = path.extension().is_some_and(|ending| ending == "onnx");
     let source = if onnx {
-        from_onnx()
+        from_onnx(path, args)
     } else {
         from_checkpoint(path, args)
     };
     source.with_context(|| format!("importing {}", path.display()))
 }
 
-fn from_onnx() -> Result<Source> {
-    anyhow::bail!("this build reads no ONNX; import the checkpoint that the file was exported from")
+fn from_onnx(path: &Path, args: &ImportArgs) -> Result<Source> {
+    ensure!(
+        args.arch.is_none(),
+        "an ONNX file says itself what network it is; leave --arch out"
+    );
+    let source = OnnxSource::open(path, args)?;
+    let file = path.file_name().unwrap_or(path.as_os_str());
+    let mut description = format!("{} (ONNX)", file.display());
+    for note in source.notes() {
+        description += "; ";
+        description += note;
+    }
+    Ok(Source {
+        network: source.network(),
+        description,
+        ignored: 0,
+        onnx: Some(source),
+    })
 }
 
 fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
@@ -94,6 +121,7 @@ fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
         ),
         network: imported.network,
         ignored: imported.ignored.len(),
+        onnx: None,
     })
 }
 
@@ -114,6 +142,7 @@ fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
         network: Network::new(graph, net.params(), observer.norms())?,
         description: format!("random weights of seed {seed}"),
         ignored: 0,
+        onnx: None,
     })
 }
 
@@ -210,6 +239,13 @@ fn check_forward(network: &Network, preprocess: &Preprocess) -> Result<Vec<(Stri
 fn random_images(graph: &Graph, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
     let shape = graph.input_shape();
     let (height, width) = shape.spatial();
+    let values = random_values(graph, preprocess);
+    let dims = [IMAGES, shape.channels(), height, width];
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+fn random_values(graph: &Graph, preprocess: &Preprocess) -> Vec<f32> {
+    let shape = graph.input_shape();
     let pixels = (0..(IMAGES * shape.elements()) as u64).map(|index| {
         // The finaliser of SplitMix64.
         let mut word = (SEED + index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -217,19 +253,18 @@ fn random_images(graph: &Graph, preprocess: &Preprocess, device: &Device) -> Ten
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (word >> 56) as u8
     });
-    let values = preprocess.normalise(&pixels.collect::<Vec<u8>>());
-    let dims = [IMAGES, shape.channels(), height, width];
-    Tensor::from_data(TensorData::new(values, dims), device)
+    preprocess.normalise(&pixels.collect::<Vec<u8>>())
 }
 
 fn report(
     args: &ImportArgs,
     network: &Network,
-    preprocess: &Preprocess,
     source: &str,
     largest: &[(String, f32)],
+    comparison: Option<&Comparison>,
 ) -> Result<()> {
     let graph = &network.graph;
+    let preprocess = &network.metadata[PREPROCESS];
     let cost = graph.cost(Width::FULL)?;
     let outputs = graph.outputs().iter().map(|(name, _)| name.as_str());
     if args.json {
@@ -237,9 +272,10 @@ fn report(
         let summary = serde_json::json!({
             "file": args.output, "source": source, "architecture": graph.name(),
             "input": graph.input_shape().to_string(), "outputs": outputs,
-            "parameters": cost.params, "macs": cost.macs, "preprocess": preprocess,
+            "parameters": cost.params, "macs": cost.macs, "preprocess": serde_json::from_str::<serde_json::Value>(preprocess)?,
             "largest_output_on_random_images":
                 largest.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "onnxruntime": comparison,
         });
         println!("{summary}");
         return Ok(());
@@ -264,7 +300,7 @@ fn report(
     if !graph.outputs().iter().any(|(name, _)| name == "logits") {
         writeln!(text, "              the source has no classifier")?;
     }
-    writeln!(text, "preprocess    {}", serde_json::to_string(preprocess)?)?;
+    writeln!(text, "preprocess    {}", preprocess)?;
     let magnitudes: Vec<String> = largest
         .iter()
         .map(|(name, value)| format!("|{name}| <= {value:.3}"))
@@ -274,6 +310,9 @@ fn report(
         "check         finite on {IMAGES} random images ({}); the file reads back equal",
         magnitudes.join(", ")
     )?;
+    if let Some(comparison) = comparison {
+        writeln!(text, "check         {comparison}")?;
+    }
     print!("{text}");
     println!("{}", args.output.display());
     Ok(())

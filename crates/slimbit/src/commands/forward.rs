@@ -1,0 +1,79 @@
+//! Every output vector of a network, in float and in integers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Tensor, TensorData};
+use slimbit_engine::{Model, Session};
+use slimbit_graph::{Point, Shape, Width};
+use slimbit_interchange::Network;
+use slimbit_nn::{Mode, Net, NormMode, Quantisation};
+
+use super::features::Images;
+
+/// Images per batch.
+const BATCH: usize = 32;
+
+/// Output vectors by name, one row per image.
+pub(super) type Vectors = BTreeMap<String, Vec<f32>>;
+
+/// The float network on normalised images `[N, C, H, W]`, with the statistics that it came with.
+pub(super) fn float(network: &Network, values: &[f32]) -> Result<Vectors> {
+    let device = slimbit_nn::parse_device("cpu")?;
+    let net = Net::from_params(network.graph.clone(), &network.params, &device)?;
+    let mode = Mode {
+        width: Width::FULL,
+        quant: Quantisation::Off,
+        norm: NormMode::Given(&network.norms),
+    };
+    let shape = network.graph.input_shape();
+    let (height, width) = shape.spatial();
+    let names = vectors_of(&network.graph.shapes(Width::FULL)?, network.graph.outputs());
+    let mut vectors = Vectors::new();
+    for chunk in values.chunks(BATCH * shape.elements()) {
+        let dims = [
+            chunk.len() / shape.elements(),
+            shape.channels(),
+            height,
+            width,
+        ];
+        let images = Tensor::<4>::from_data(TensorData::new(chunk.to_vec(), dims), &device);
+        let outputs = net.forward(&images, &mode, None)?;
+        for name in &names {
+            let rows = outputs.vector(name)?.into_data().try_into_vec::<f32>();
+            let rows = rows.ok().context("outputs are f32")?;
+            vectors.entry(name.clone()).or_default().extend(rows);
+        }
+    }
+    Ok(vectors)
+}
+
+/// One point on the integer engine, an image per thread.
+pub(super) fn engine(model: &Arc<Model>, point: Point, images: &Images) -> Result<Vectors> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut session = Session::with_threads(Arc::clone(model), point, threads)?;
+    let names = vectors_of(&model.graph().shapes(point.width)?, model.graph().outputs());
+    let mut vectors = Vectors::new();
+    for chunk in images.codes.chunks(BATCH * images.size) {
+        for outputs in session.run_batch(chunk)?.iter() {
+            for name in &names {
+                let output = outputs
+                    .get(name)
+                    .with_context(|| format!("output `{name}`"))?;
+                vectors
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(output.to_f32());
+            }
+        }
+    }
+    Ok(vectors)
+}
+
+fn vectors_of(shapes: &[Shape], outputs: &[(String, slimbit_graph::NodeId)]) -> Vec<String> {
+    let vectors = outputs
+        .iter()
+        .filter(|(_, id)| matches!(shapes[id.index()], Shape::Vector { .. }));
+    vectors.map(|(name, _)| name.clone()).collect()
+}
