@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 use slimbit_engine::{Model, Trace, reference};
-use slimbit_graph::{Activation, Graph, Params, PointStatistics, Range, StageKind, Width};
+use slimbit_graph::{
+    Activation, Channels, Conv2d, Graph, GraphBuilder, Params, PointStatistics, Range, StageKind,
+    Width,
+};
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation, parse_device};
 use slimbit_num::WeightGrid;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report};
@@ -348,6 +351,56 @@ fn changed_statistics_are_another_network() {
         panic!("{finding:?}")
     };
     assert_eq!(found, "down.project.bn");
+}
+
+#[test]
+fn batch_norms_may_be_folded_and_negative() {
+    let graph = |folded: bool| {
+        let mut b = GraphBuilder::new("net");
+        let x = b.input(3, 8, 8);
+        let conv = Conv2d {
+            bias: folded,
+            ..Conv2d::same(Channels::Fixed(8), 3, 1)
+        };
+        let mut x = b.conv("stem.conv", x, conv);
+        if !folded {
+            x = b.batch_norm("stem", x);
+        }
+        let x = b.activation("other", x, Activation::Relu);
+        let x = b.global_avg_pool("pool", x);
+        b.finish(&[("features", x)]).unwrap()
+    };
+    let mut params = support::random_params(&graph(false), 39);
+    let gammas = params.0.get_mut("stem.bn.weight").unwrap();
+    gammas
+        .data
+        .iter_mut()
+        .step_by(2)
+        .for_each(|gamma| *gamma *= -1.0);
+    let trained = Trained::of(params, graph(false));
+
+    let params = trained.net.params();
+    let [weight, gamma, beta] =
+        ["stem.conv.weight", "stem.bn.weight", "stem.bn.bias"].map(|name| &params.0[name]);
+    let (mean, variance) = &trained.norms["stem.bn"];
+    let mut folded = support::random_params(&graph(true), 39);
+    for o in 0..8 {
+        let gain = gamma.data[o] / (variance[o] + 1e-5).sqrt();
+        for tap in o * 27..(o + 1) * 27 {
+            folded.0.get_mut("stem.conv.weight").unwrap().data[tap] = gain * weight.data[tap];
+        }
+        let bias = &mut folded.0.get_mut("stem.conv.bias").unwrap().data;
+        bias[o] = beta.data[o] - gain * mean[o];
+    }
+    let reference = Trained::of(folded, graph(true));
+    let model = trained.model("1x W8A8", &trained.ranges);
+    let report = reference.compare(&model, MEAN);
+    assert_eq!(report.finding(20.0), None, "{report:#?}");
+    let distance = report.stages[1].weights.unwrap();
+    assert!(
+        distance.steps < 0.35 && distance.cosine > 0.999,
+        "{distance:?}"
+    );
 }
 
 #[test]

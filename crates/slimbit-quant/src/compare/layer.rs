@@ -9,6 +9,9 @@ use slimbit_num::WeightGrid;
 use crate::QuantError;
 use crate::formula::{Folded, Line};
 
+/// Channels this much fainter than the loudest of their layer are off.
+const FAINT: f64 = 1e-4;
+
 /// How far a layer's weights are from the reference's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WeightDistance {
@@ -87,25 +90,27 @@ impl Layer {
                 cosine: 1.0,
             },
         };
-        let mut fits = Fits::default();
+        let mut fits = Vec::with_capacity(outputs);
         let per_channel = taps * inputs;
         for (o, requant) in channels.iter().enumerate() {
+            let line = folded.real_line(o);
+            let gain = f64::from(requant.a) * to / from;
+            // A negative batch-norm scale that only one of the networks has in its weights turns their
+            // sign.
+            let sign = (gain * line.slope).signum();
+            let gain = gain * sign;
             let codes = &codes[o * per_channel..][..per_channel];
             let codes: Vec<f64> = (0..inputs)
-                .flat_map(|i| (0..taps).map(move |tap| codes[tap * inputs + i].into()))
+                .flat_map(|i| (0..taps).map(move |tap| sign * f64::from(codes[tap * inputs + i])))
                 .collect();
             let exact: Vec<f64> = exact[o * per_channel..][..per_channel]
                 .iter()
                 .map(|&w| w.into())
                 .collect();
-            let line = folded.real_line(o);
-            let gain = f64::from(requant.a) * to / from;
             // What a code is worth in the reference's units. Batch-norm may be folded into either
             // network's weights or into none; the best multiple makes no difference between them.
             let unit = best_multiple(&codes, &exact);
-            if gain != 0.0 && line.slope != 0.0 {
-                fits.add(&codes, &exact, doublings);
-            }
+            fits.push((line.slope.abs(), Fit::of(&codes, &exact, doublings)));
             layer
                 .weights
                 .extend(codes.iter().map(|q| (q * unit) as f32));
@@ -115,7 +120,7 @@ impl Layer {
                 offset: (requant.b - f64::from(output.zero_point())) * to,
             });
         }
-        layer.distance = fits.distance();
+        layer.distance = distance(&fits);
         Ok(Some(layer))
     }
 
@@ -183,42 +188,68 @@ fn best_multiple(codes: &[f64], exact: &[f64]) -> f64 {
     }
 }
 
-/// Sums over all channels, in squared steps.
-#[derive(Default)]
-struct Fits {
+/// One channel's codes beside its weights, summed in squared steps.
+#[derive(Clone, Copy, Default)]
+struct Fit {
     count: f64,
     difference: f64,
     product: f64,
     model: f64,
     reference: f64,
+    /// Length of the weights, in their own units.
+    length: f64,
 }
 
-impl Fits {
-    /// Adds a channel whose neighbours on the grid are `2^doublings` codes apart. Both sides are
-    /// brought to one length first, so that it does not matter what scale either of them has.
-    fn add(&mut self, codes: &[f64], exact: &[f64], doublings: u8) {
+impl Fit {
+    /// Of a channel whose neighbours on the grid are `2^doublings` codes apart. The codes are brought
+    /// to the size of the weights first, so that it does not matter what scale either has.
+    fn of(codes: &[f64], exact: &[f64], doublings: u8) -> Self {
         let square = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>();
-        let unit = (square(exact) / square(codes)).sqrt();
-        if !(unit.is_finite() && unit > 0.0) {
-            return;
+        let mut fit = Self {
+            length: square(exact).sqrt(),
+            ..Self::default()
+        };
+        let ratio = fit.length / square(codes).sqrt();
+        if !(ratio.is_finite() && ratio > 0.0) {
+            return fit;
         }
-        let step = f64::from(1u32 << doublings);
+        let unit = best_multiple(codes, exact);
+        // Codes of other weights have no best multiple to speak of, and a step still has a size.
+        let step = unit.max(ratio / 4.0) * f64::from(1u32 << doublings);
         for (q, w) in codes.iter().zip(exact) {
-            let (own, exact) = (q / step, w / (unit * step));
-            self.count += 1.0;
-            self.difference += (own - exact).powi(2);
-            self.product += own * exact;
-            self.model += own * own;
-            self.reference += exact * exact;
+            let (own, exact) = (unit * q / step, w / step);
+            fit.count += 1.0;
+            fit.difference += (own - exact).powi(2);
+            fit.product += own * exact;
+            fit.model += own * own;
+            fit.reference += exact * exact;
         }
+        fit
     }
+}
 
-    fn distance(&self) -> WeightDistance {
-        let norm = (self.model * self.reference).sqrt();
-        WeightDistance {
-            steps: (self.difference / self.count.max(1.0)).sqrt(),
-            cosine: if norm > 0.0 { self.product / norm } else { 1.0 },
-        }
+/// Over all channels, each with the gain that follows it, that add anything to the output. Training
+/// with weight decay leaves channels that do not, and their weights are noise.
+fn distance(fits: &[(f64, Fit)]) -> WeightDistance {
+    let loudness = |(gain, fit): &(f64, Fit)| gain * fit.length;
+    let loudest = fits.iter().map(loudness).fold(0.0, f64::max);
+    let heard = fits.iter().filter(|fit| loudness(fit) > FAINT * loudest);
+    let mut sum = Fit::default();
+    for (_, fit) in heard {
+        sum.count += fit.count;
+        sum.difference += fit.difference;
+        sum.product += fit.product;
+        sum.model += fit.model;
+        sum.reference += fit.reference;
+    }
+    let norm = (sum.model * sum.reference).sqrt();
+    WeightDistance {
+        steps: (sum.difference / sum.count.max(1.0)).sqrt(),
+        cosine: match sum.reference > 0.0 {
+            true if norm > 0.0 => sum.product / norm,
+            true => 0.0,
+            false => 1.0,
+        },
     }
 }
 
@@ -233,9 +264,7 @@ mod tests {
         let codes: Vec<f64> = exact.iter().map(|w| (w / step).round()).collect();
         let unit = best_multiple(&codes, &exact);
         assert!((unit - step).abs() < 1e-3 * step, "{unit}");
-        let mut fits = Fits::default();
-        fits.add(&codes, &exact, 0);
-        let WeightDistance { steps, cosine } = fits.distance();
+        let WeightDistance { steps, cosine } = distance(&[(1.0, Fit::of(&codes, &exact, 0))]);
         assert!(
             (0.25..0.35).contains(&steps) && cosine > 0.999,
             "{steps} {cosine}"
@@ -248,30 +277,42 @@ mod tests {
         let codes: Vec<f64> = (0..500)
             .map(|i| (f64::from(i) * 1.3).sin() * 50.0)
             .collect();
-        let mut fits = Fits::default();
-        fits.add(&codes, &exact, 0);
-        let WeightDistance { steps, cosine } = fits.distance();
+        let WeightDistance { steps, cosine } = distance(&[(1.0, Fit::of(&codes, &exact, 0))]);
         assert!(steps > 10.0 && cosine < 0.3, "{steps} {cosine}");
     }
 
     #[test]
     fn the_grid_of_fewer_bits_explains_more() {
-        let mut fits = Fits::default();
-        fits.add(&[16.0, -32.0, 16.0], &[20.0, -30.0, 12.0], 4);
-        assert!(fits.distance().steps < 0.3, "{:?}", fits.distance());
+        let fit = Fit::of(&[16.0, -32.0, 16.0], &[20.0, -30.0, 12.0], 4);
+        assert!(distance(&[(1.0, fit)]).steps < 0.3);
+    }
+
+    #[test]
+    fn a_clipped_weight_is_no_other_network() {
+        let exact: Vec<f64> = (0..144)
+            .map(|i| match i {
+                50 => 14.0,
+                _ => (f64::from(i) * 0.71).sin() * 3.0,
+            })
+            .collect();
+        let codes: Vec<f64> = exact.iter().map(|w| w.round().min(7.0)).collect();
+        let WeightDistance { steps, cosine } = distance(&[(1.0, Fit::of(&codes, &exact, 0))]);
+        assert!(steps < 0.9 && cosine > 0.9, "{steps} {cosine}");
     }
 
     #[test]
     fn channels_that_are_off_say_nothing() {
-        let mut fits = Fits::default();
-        fits.add(&[0.0, 0.0], &[1.0, 2.0], 0);
-        fits.add(&[1.0, 2.0], &[0.0, 0.0], 0);
+        let right = Fit::of(&[5.0, -3.0], &[0.5, -0.3], 0);
+        let wrong = Fit::of(&[5.0, -3.0], &[0.3, 0.5], 0);
+        let zeros = Fit::of(&[0.0, 0.0], &[0.3, 0.5], 0);
+        let alone = distance(&[(1.0, right)]);
+        assert!(alone.steps < 1e-9 && alone.cosine > 0.999_999, "{alone:?}");
         assert_eq!(
-            fits.distance(),
-            WeightDistance {
-                steps: 0.0,
-                cosine: 1.0
-            }
+            distance(&[(1.0, right), (1e-9, wrong), (0.0, zeros)]),
+            alone
         );
+        assert!(distance(&[(1.0, right), (1.0, wrong)]).steps > 1.0);
+        let off = distance(&[(0.0, wrong)]);
+        assert_eq!((off.steps, off.cosine), (0.0, 1.0));
     }
 }
