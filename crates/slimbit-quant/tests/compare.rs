@@ -30,12 +30,12 @@ struct Trained {
 
 impl Trained {
     fn new(graph: Graph, seed: u64) -> Self {
-        Self::of(support::random_params(&graph, seed), graph)
+        Self::of(&support::random_params(&graph, seed), graph)
     }
 
-    fn of(params: Params, graph: Graph) -> Self {
+    fn of(params: &Params, graph: Graph) -> Self {
         let images = support::images(&graph, IMAGES, 7);
-        let net = Net::from_params(graph, &params, &parse_device("cpu").unwrap()).unwrap();
+        let net = Net::from_params(graph, params, &parse_device("cpu").unwrap()).unwrap();
         let trained = Self {
             net,
             norms: Norms::new(),
@@ -319,7 +319,7 @@ fn changed_weights_are_another_network() {
             params.0.insert(weight.clone(), other.0[&weight].clone());
             let changed = Trained {
                 norms: trained.norms.clone(),
-                ..Trained::of(params, graph.clone())
+                ..Trained::of(&params, graph.clone())
             };
             // Four bits of a random network are far below 20 dB themselves.
             let (found, finding) = found_below(-100.0, &changed.compare(&model, MEAN));
@@ -377,7 +377,7 @@ fn batch_norms_may_be_folded_and_negative() {
         .iter_mut()
         .step_by(2)
         .for_each(|gamma| *gamma *= -1.0);
-    let trained = Trained::of(params, graph(false));
+    let trained = Trained::of(&params, graph(false));
 
     let params = trained.net.params();
     let [weight, gamma, beta] =
@@ -392,7 +392,7 @@ fn batch_norms_may_be_folded_and_negative() {
         let bias = &mut folded.0.get_mut("stem.conv.bias").unwrap().data;
         bias[o] = beta.data[o] - gain * mean[o];
     }
-    let reference = Trained::of(folded, graph(true));
+    let reference = Trained::of(&folded, graph(true));
     let model = trained.model("1x W8A8", &trained.ranges);
     let report = reference.compare(&model, MEAN);
     assert_eq!(report.finding(20.0), None, "{report:#?}");
