@@ -322,6 +322,10 @@ pub struct QuantizeArgs {
     /// Never clip a weight.
     #[arg(long)]
     pub no_clip: bool,
+    /// Widen the scale of 8-bit weights by this factor, 1 to 2. 1.4 costs them half a bit, and CPUs
+    /// without an 8-bit dot product (AVX2) then run them about a quarter faster.
+    #[arg(long, default_value_t = 1.0, value_parser = parse_headroom)]
+    pub headroom: f32,
     /// Estimate batch-norm again on the calibration images, which pays where they differ from those
     /// that the network was trained on.
     #[arg(long)]
@@ -333,6 +337,13 @@ pub struct QuantizeArgs {
     /// Print a summary as JSON, with the error of every layer.
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_headroom(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(factor) if (1.0..=2.0).contains(&factor) => Ok(factor),
+        _ => Err(format!("`{text}` is no factor from 1 to 2")),
+    }
 }
 
 /// What `quantize` corrects.

@@ -43,10 +43,12 @@ pub(crate) struct Decision<'a> {
     pub(crate) compensate: bool,
     /// Whether to look for the magnitude with the least squared error.
     pub(crate) clip: bool,
+    /// What the magnitude of 8-bit codes is multiplied by.
+    pub(crate) headroom: f32,
 }
 
 impl Layer {
-    /// A layer that will be decided at `bits`; `clip` as in [`Decision`].
+    /// A layer that will be decided at `bits`; `clip` and `headroom` as in [`Decision`].
     pub(crate) fn new(
         weights: &[f32],
         channels: usize,
@@ -54,6 +56,7 @@ impl Layer {
         grid: WeightGrid,
         bits: &BTreeSet<u8>,
         clip: bool,
+        headroom: f32,
     ) -> Self {
         let weights: Vec<f64> = weights.iter().map(|&w| w.into()).collect();
         let per_channel = weights.len() / channels.max(1);
@@ -62,7 +65,7 @@ impl Layer {
             let rows = weights.par_chunks_exact(per_channel.max(1));
             let shared = |row: &[f64]| match clip && bits.iter().any(|&b| b < 8) {
                 true => shared_magnitude(row, grid, bits),
-                false => largest(row),
+                false => largest(row) * headroom,
             };
             max_abs.insert(8, rows.map(shared).collect());
         }
@@ -141,6 +144,7 @@ impl Layer {
                     squared_error(&row, &importance, self.grid, magnitude, bits)
                 })
             }
+            _ if bits == 8 => largest(&row) * decision.headroom,
             _ => largest(&row),
         };
         let lattice = lattice(self.grid, max_abs, bits);
@@ -208,6 +212,7 @@ impl Layer {
                 grams: None,
                 compensate: false,
                 clip: false,
+                headroom: 1.0,
             });
         }
         let stored = |bits: u8| ChannelCodes {
@@ -329,12 +334,13 @@ mod tests {
             grams: None,
             compensate: false,
             clip: false,
+            headroom: 1.0,
         }
     }
 
     fn layer(grid: WeightGrid, bits: &[u8], clip: bool) -> Layer {
         let bits = bits.iter().copied().collect();
-        Layer::new(&weights(54), 3, 1, grid, &bits, clip)
+        Layer::new(&weights(54), 3, 1, grid, &bits, clip, 1.0)
     }
 
     #[test]
@@ -380,6 +386,7 @@ mod tests {
                     layer.decide(&Decision {
                         grams: reconstruct.then_some(&grams[..]),
                         clip: true,
+                        headroom: 1.0,
                         ..plain(bits)
                     });
                     real.insert(bits, layer.real(bits));
@@ -442,6 +449,31 @@ mod tests {
                 error(&layer.real(4))
             });
             assert!(found[1] < 0.9 * found[0], "{grid}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn headroom_makes_8_bit_codes_smaller_and_no_others() {
+        for grid in [WeightGrid::MinMax, WeightGrid::Nested] {
+            let largest = |headroom: f32| {
+                let mut layer = Layer::new(
+                    &weights(54),
+                    3,
+                    1,
+                    grid,
+                    &BTreeSet::from([8]),
+                    false,
+                    headroom,
+                );
+                layer.decide(&Decision {
+                    headroom,
+                    ..plain(8)
+                });
+                let codes = layer.decided[&8].iter();
+                codes.map(|code| code.unsigned_abs()).max().unwrap()
+            };
+            assert_eq!(largest(1.0), 127, "{grid}");
+            assert_eq!(largest(1.4), 91, "{grid}");
         }
     }
 }

@@ -42,6 +42,10 @@ pub struct PostTraining {
     pub compensate: bool,
     /// Whether weights of fewer than 8 bits may be clipped where that lowers their squared error.
     pub clip_weights: bool,
+    /// What the magnitude of 8-bit codes is multiplied by, at least 1. Smaller codes let CPUs
+    /// without an 8-bit dot product add more products in 16 bits, for a fraction of a bit. Without
+    /// effect where a nested grid has narrower points too, which share that magnitude.
+    pub headroom: f32,
     /// Whether batch-norm is estimated again on the calibration images at full width too, instead
     /// of taken as trained. Narrower widths always are: nobody trained statistics for them.
     pub renormalise: bool,
@@ -57,6 +61,7 @@ impl Default for PostTraining {
             reconstructed_bits: 6,
             compensate: true,
             clip_weights: true,
+            headroom: 1.0,
             renormalise: false,
             memory: 2 << 30,
         }
@@ -373,6 +378,7 @@ impl<'a> Job<'a> {
                 self.settings.grid,
                 &bits,
                 self.options.clip_weights,
+                self.options.headroom,
             );
             layers.insert(index, layer);
         }

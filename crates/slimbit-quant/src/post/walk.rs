@@ -247,6 +247,7 @@ impl<'a> Walk<'a> {
             grams,
             compensate: self.job.options.compensate,
             clip: self.job.options.clip_weights,
+            headroom: self.job.options.headroom,
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
         reconstructed_bits: args.reconstruct,
         compensate: !args.no_compensate,
         clip_weights: !args.no_clip,
+        headroom: args.headroom,
         renormalise: args.renormalise,
         memory: args.memory << 20,
     };
