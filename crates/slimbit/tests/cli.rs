@@ -138,6 +138,9 @@ fn help_teaches() {
     for command in [
         "quickstart",
         "pretrain",
+        "import",
+        "quantize",
+        "compare",
         "probe",
         "export",
         "inspect",

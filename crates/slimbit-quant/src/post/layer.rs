@@ -472,7 +472,7 @@ mod tests {
                 let codes = layer.decided[&8].iter();
                 codes.map(|code| code.unsigned_abs()).max().unwrap()
             };
-            assert_eq!(largest(1.0), 127, "{grid}");
+            assert_eq!(largest(1.0), 128, "{grid}");
             assert_eq!(largest(1.4), 91, "{grid}");
         }
     }
