@@ -96,7 +96,7 @@ impl Kernels {
         })
     }
 
-    /// [`Threaded::conv`] on the calling thread alone.
+    /// [`Threaded::conv`](crate::Threaded::conv) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -104,7 +104,7 @@ impl Kernels {
         self.on(&mut Team::solo()).conv(conv, input, output);
     }
 
-    /// [`Threaded::conv_wide`] on the calling thread alone.
+    /// [`Threaded::conv_wide`](crate::Threaded::conv_wide) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -112,7 +112,7 @@ impl Kernels {
         self.on(&mut Team::solo()).conv_wide(conv, input, output);
     }
 
-    /// [`Threaded::add`] on the calling thread alone.
+    /// [`Threaded::add`](crate::Threaded::add) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -129,7 +129,7 @@ impl Kernels {
             .add(requant, clip, a, b, out, extent);
     }
 
-    /// [`Threaded::table`] on the calling thread alone.
+    /// [`Threaded::table`](crate::Threaded::table) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -137,7 +137,7 @@ impl Kernels {
         self.on(&mut Team::solo()).table(table, input, out, extent);
     }
 
-    /// [`Threaded::max_pool`] on the calling thread alone.
+    /// [`Threaded::max_pool`](crate::Threaded::max_pool) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -153,7 +153,7 @@ impl Kernels {
             .max_pool(window, border, input, out, extent);
     }
 
-    /// [`Threaded::sum_pool`] on the calling thread alone.
+    /// [`Threaded::sum_pool`](crate::Threaded::sum_pool) on the calling thread alone.
     ///
     /// # Panics
     /// As there.
@@ -170,7 +170,7 @@ impl Kernels {
             .sum_pool(window, input, out, requant, clip, extent);
     }
 
-    /// [`Threaded::global_sum`] on the calling thread alone.
+    /// [`Threaded::global_sum`](crate::Threaded::global_sum) on the calling thread alone.
     ///
     /// # Panics
     /// As there.

@@ -56,7 +56,7 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
         let images = Images::load(&Dataset::open(folder)?, &preprocess, args.onnx.limit)?;
         let ours = forward::float(&network, &preprocess.normalise(&images.codes))?;
         let check = Check::new(&network.graph, output, &args.onnx, &preprocess, &images);
-        let runtimes = [Runtime::OnnxRuntime, Runtime::OpenVino];
+        let runtimes = [Runtime::Ort, Runtime::OpenVino];
         summary["agreement"] = check.run(&runtimes, &ours, args.json)?;
     }
     Ok(summary)
@@ -99,11 +99,7 @@ fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
         let images = Images::load(&Dataset::open(folder)?, &preprocess, args.onnx.limit)?;
         let ours = forward::engine(&model, point, &images)?;
         let check = Check::new(model.graph(), output, &args.onnx, &preprocess, &images);
-        let runtimes = [
-            Runtime::OnnxRuntime,
-            Runtime::OnnxRuntimeExact,
-            Runtime::OpenVino,
-        ];
+        let runtimes = [Runtime::Ort, Runtime::OrtExact, Runtime::OpenVino];
         summary["agreement"] = check.run(&runtimes, &ours, args.json)?;
     }
     Ok(summary)

@@ -21,10 +21,10 @@ const BATCH: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runtime {
     /// ONNX Runtime as it comes.
-    OnnxRuntime,
+    Ort,
     /// ONNX Runtime told not to saturate sums of products at 16 bits, which its default kernels do
     /// on processors without VNNI.
-    OnnxRuntimeExact,
+    OrtExact,
     /// OpenVINO on the CPU.
     OpenVino,
 }
@@ -32,8 +32,8 @@ pub(super) enum Runtime {
 impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OnnxRuntime => "onnxruntime",
-            Self::OnnxRuntimeExact => "onnxruntime-exact",
+            Self::Ort => "onnxruntime",
+            Self::OrtExact => "onnxruntime-exact",
             Self::OpenVino => "openvino",
         })
     }
@@ -217,7 +217,7 @@ mod tests {
             channels_last: false,
             outputs: &[],
         };
-        let answer = python.run(Runtime::OnnxRuntime, &request).unwrap();
+        let answer = python.run(Runtime::Ort, &request).unwrap();
         let Answer::Missing(why) = answer else {
             panic!("nothing there to run")
         };

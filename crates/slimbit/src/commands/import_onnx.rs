@@ -90,8 +90,8 @@ impl OnnxSource {
         // A quantised file rounds where its float meaning does not, but need not saturate.
         let quantised = network.metadata.contains_key(onnx::QUANTISERS);
         let runtime = match quantised {
-            true => Runtime::OnnxRuntimeExact,
-            false => Runtime::OnnxRuntime,
+            true => Runtime::OrtExact,
+            false => Runtime::Ort,
         };
         let python = Python::find(args.python.as_deref());
         let mut differences = Vec::new();
