@@ -8,13 +8,12 @@ mod encode;
 mod nibbles;
 mod read;
 
-use std::io::{self, Write};
 use std::path::Path;
 
 pub(crate) use encode::encode;
 pub(crate) use read::read;
 
-use crate::{EngineError, Model};
+use crate::{EngineError, Model, replace_file};
 
 /// The version of the format that this crate writes and reads.
 pub(crate) const VERSION: &str = "1";
@@ -66,31 +65,8 @@ fn checksum(bytes: &[u8], digits: &std::ops::Range<usize>) -> String {
 
 /// Writes the whole file or nothing.
 pub(crate) fn write(model: &Model, path: &Path) -> Result<(), EngineError> {
-    replace(path, &encode(model)).map_err(|source| EngineError::Io {
+    replace_file(path, &encode(model)).map_err(|source| EngineError::Io {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Puts `bytes` in the place of the file at `path` in one step.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a model is as readable as the umask allows.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.prefix(".slim-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // The new name is on the disk only once its folder is.
-    #[cfg(unix)]
-    std::fs::File::open(folder)?.sync_all()?;
-    Ok(())
 }

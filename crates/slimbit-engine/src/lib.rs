@@ -31,6 +31,7 @@ mod outputs;
 mod plan;
 pub mod prove;
 pub mod reference;
+mod replace;
 mod session;
 mod trace;
 mod validate;
@@ -46,6 +47,7 @@ pub use model::{
 };
 pub use outputs::{Outputs, WideTensor};
 pub use plan::{Plan, StagePlan};
+pub use replace::replace_file;
 pub use session::Session;
 pub use trace::{Difference, StageTrace, Trace};
 pub use validate::code_range;

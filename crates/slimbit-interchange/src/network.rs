@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -228,7 +227,8 @@ impl Network {
     /// As [`Network::check`], and [`ImportError::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), ImportError> {
         let path = path.as_ref();
-        replace(path, &self.to_bytes()?).map_err(|source| ImportError::io(path, source))
+        slimbit_engine::replace_file(path, &self.to_bytes()?)
+            .map_err(|source| ImportError::io(path, source))
     }
 
     fn text(&self) -> BTreeMap<&str, String> {
@@ -291,27 +291,4 @@ fn tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<
     Ok(words
         .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
         .collect())
-}
-
-/// Puts `bytes` in the place of the file at `path` in one step.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a network is as readable as the umask allows.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.prefix(".network-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // The new name is on the disk only once its folder is.
-    #[cfg(unix)]
-    std::fs::File::open(folder)?.sync_all()?;
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use slimbit_data::{Dataset, Split};
-use slimbit_engine::Model;
+use slimbit_engine::{Model, replace_file};
 use slimbit_graph::{Point, PointStatistics};
 use slimbit_nn::Net;
 use slimbit_quant::{Calibration, Progress, Settings, Task, calibrate, lower};
@@ -138,10 +138,8 @@ fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
 /// Writes the statistics beside the checkpoints; an old file is replaced whole.
 pub(super) fn keep_statistics(run: &Path, statistics: &[PointStatistics]) -> Result<()> {
     let path = run.join(STATISTICS);
-    let partial = path.with_extension("json.partial");
-    fs::write(&partial, serde_json::to_vec(statistics)?)
-        .with_context(|| format!("writing {}", partial.display()))?;
-    fs::rename(&partial, &path).with_context(|| format!("renaming to {}", path.display()))
+    replace_file(&path, &serde_json::to_vec(statistics)?)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The statistics that [`keep_statistics`] wrote.

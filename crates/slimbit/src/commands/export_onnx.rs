@@ -1,14 +1,13 @@
 //! `slimbit export --onnx`: networks for other runtimes.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use slimbit_data::{Dataset, Preprocess};
-use slimbit_engine::Model;
+use slimbit_engine::{Model, replace_file};
 use slimbit_graph::Graph;
 use slimbit_interchange::Network;
 use slimbit_interchange::onnx::{self, FloatOptions, QdqOptions};
@@ -195,11 +194,8 @@ fn agreeing(a: &[f32], b: &[f32], width: usize) -> usize {
     rows.filter(|(a, b)| largest(a) == largest(b)).count()
 }
 
-/// Puts the whole file there or none.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("onnx.partial");
-    fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
-    fs::rename(&partial, path).with_context(|| format!("renaming to {}", path.display()))
+    replace_file(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

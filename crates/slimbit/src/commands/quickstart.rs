@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use slimbit_data::Dataset;
-use slimbit_engine::{Model, Session};
+use slimbit_engine::{Model, Session, replace_file};
 use slimbit_graph::{Point, Width};
 use slimbit_nn::Net;
 use slimbit_train::probe::Knn;
@@ -119,7 +119,7 @@ fn lap(start: Instant, before: f64) -> f64 {
 }
 
 fn write(path: &Path, text: String) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    replace_file(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Calibrates, exports and measures a finished run.
