@@ -78,6 +78,20 @@ fn span([rows, cols, channels]: [usize; 3], row_stride: usize, pixel_stride: usi
         .saturating_add(channels)
 }
 
+/// The extent (rows, columns, channels) as one row of one long pixel, or one pixel per row, wherever nothing lies between.
+pub(crate) fn joined<const N: usize>(
+    [rows, cols, channels]: [usize; 3],
+    strides: [(usize, usize); N],
+) -> [usize; 3] {
+    if strides.iter().any(|&(_, pixel)| pixel != channels) {
+        [rows, cols, channels]
+    } else if strides.iter().any(|&(row, _)| row != cols * channels) {
+        [rows, 1, cols * channels]
+    } else {
+        [1, 1, rows * cols * channels]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

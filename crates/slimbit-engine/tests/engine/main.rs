@@ -2,6 +2,7 @@
 
 mod allocation;
 mod corpus;
+mod counting;
 mod damage;
 mod equality;
 mod file;

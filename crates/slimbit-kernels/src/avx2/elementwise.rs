@@ -2,23 +2,10 @@
 
 use super::rescale::clip_to_bytes;
 use super::{store_first, widen16};
+use crate::map::joined;
 use crate::{Map, MapMut, scalar};
 use slimbit_num::{AddRequant, Clip, Table};
 use std::arch::x86_64::*;
-
-/// The extent as one row of one long pixel, or one pixel per row, wherever nothing lies between.
-fn joined<const N: usize>(
-    [rows, cols, channels]: [usize; 3],
-    strides: [(usize, usize); N],
-) -> [usize; 3] {
-    if strides.iter().any(|&(_, pixel)| pixel != channels) {
-        [rows, cols, channels]
-    } else if strides.iter().any(|&(row, _)| row != cols * channels) {
-        [rows, 1, cols * channels]
-    } else {
-        [1, 1, rows * cols * channels]
-    }
-}
 
 /// # Safety
 /// The CPU has AVX2; the maps hold the extent, the inputs with their slack.

@@ -2,25 +2,19 @@
 
 use super::first;
 use super::rescale::{SHIFTED, to_bytes};
+use crate::map::joined;
 use crate::{Map, MapMut, avx2};
 use slimbit_num::{AddRequant, Clip, Table};
 use std::arch::x86_64::*;
 
-/// Calls `f` with the offsets of every 64 codes of the extent in each map, and how many are left. A
-/// whole map is one run of codes wherever nothing lies between its pixels.
+/// Calls `f` with the offsets of every 64 codes of the extent in each map, and how many are left.
 #[inline(always)]
 fn for_each_64<const N: usize>(
-    [rows, cols, channels]: [usize; 3],
+    extent: [usize; 3],
     strides: [(usize, usize); N],
     mut f: impl FnMut([usize; N], usize),
 ) {
-    let [rows, cols, channels] = if strides.iter().any(|&(_, pixel)| pixel != channels) {
-        [rows, cols, channels]
-    } else if strides.iter().any(|&(row, _)| row != cols * channels) {
-        [rows, 1, cols * channels]
-    } else {
-        [1, 1, rows * cols * channels]
-    };
+    let [rows, cols, channels] = joined(extent, strides);
     for row in 0..rows {
         for col in 0..cols {
             let pixel = strides.map(|(r, p)| row * r + col * p);

@@ -54,9 +54,9 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
 
     write(
         &args.out.join("results.json"),
-        serde_json::to_string_pretty(&results)?,
+        &serde_json::to_string_pretty(&results)?,
     )?;
-    write(&args.out.join("report.html"), report::html(&results))?;
+    write(&args.out.join("report.html"), &report::html(&results))?;
     if args.json {
         println!("{}", serde_json::to_string(&results)?);
     } else {
@@ -118,7 +118,7 @@ fn lap(start: Instant, before: f64) -> f64 {
     start.elapsed().as_secs_f64() - before
 }
 
-fn write(path: &Path, text: String) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     replace_file(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
