@@ -7,6 +7,8 @@ use slimbit_graph::{
     Pool,
 };
 
+use super::borders::absorb_borders;
+use super::draft::Draft;
 use super::names::Names;
 use super::refusal::{Budget, Refusal, UnsupportedNode, unsupported};
 use super::step::{Kind, Norm, Step};
@@ -19,18 +21,6 @@ pub(super) struct Emitted {
     pub(super) norms: Norms,
     /// The node that each step became, by step.
     pub(super) nodes: BTreeMap<usize, String>,
-}
-
-/// A node and its parameters.
-struct Draft {
-    name: String,
-    op: Op,
-    inputs: Vec<usize>,
-    weight: Option<Array>,
-    bias: Option<Vec<f32>>,
-    statistics: Option<(Vec<f32>, Vec<f32>)>,
-    /// Whether the result is a vector to the graph.
-    vector: bool,
 }
 
 /// Makes the graph whose outputs are the given steps, by name.
@@ -101,68 +91,6 @@ pub(super) fn emit(
 pub(super) enum EmitError {
     Unsupported(Vec<UnsupportedNode>),
     Import(ImportError),
-}
-
-/// Lets windows take in the borders before them, and channel padding the subsampling before it.
-fn absorb_borders(steps: &mut [Step]) {
-    for index in 0..steps.len() {
-        let [input] = steps[index].inputs[..] else {
-            continue;
-        };
-        let source = steps[input].inputs.first().copied();
-        let before = steps[input].kind.clone_border();
-        let Some((source, (space, value))) = source.zip(before) else {
-            continue;
-        };
-        let non_negative = steps[source].non_negative;
-        let extend = |padding: &mut [usize; 4]| {
-            for (own, more) in padding.iter_mut().zip(space) {
-                *own += more;
-            }
-        };
-        let absorbed = match &mut steps[index].kind {
-            Kind::Conv { conv, .. } if value == 0.0 => {
-                extend(&mut conv.padding);
-                true
-            }
-            // A border of zeros never wins against values that are not negative.
-            Kind::MaxPool(pool) if value == f32::NEG_INFINITY || (value == 0.0 && non_negative) => {
-                let mut wider = *pool;
-                extend(&mut wider.padding);
-                let fits = (0..4).all(|i| wider.padding[i] < wider.kernel[i % 2]);
-                if fits {
-                    *pool = wider;
-                }
-                fits
-            }
-            kind @ Kind::AvgPool(_) if value == 0.0 => {
-                if let Kind::AvgPool(pool) = *kind {
-                    let mut wider = pool;
-                    extend(&mut wider.padding);
-                    *kind = Kind::PaddedAverage(wider);
-                }
-                true
-            }
-            Kind::PaddedAverage(pool) if value == 0.0 => {
-                extend(&mut pool.padding);
-                true
-            }
-            _ => false,
-        };
-        if absorbed {
-            steps[index].inputs = vec![source];
-        }
-    }
-}
-
-impl Kind {
-    /// The border that this step adds, and its value.
-    fn clone_border(&self) -> Option<([usize; 4], f32)> {
-        match self {
-            Self::Pad { space, value } => Some((*space, *value)),
-            _ => None,
-        }
-    }
 }
 
 struct Emitter {
@@ -492,58 +420,5 @@ impl Emitter {
             norms,
             nodes: nodes.collect(),
         })
-    }
-}
-
-impl Draft {
-    /// `gain · x + shift` per channel, as a depthwise 1×1 convolution.
-    fn per_channel(step: &Step, inputs: Vec<usize>, gain: Vec<f32>, shift: Vec<f32>) -> Self {
-        Self {
-            name: step.name.clone(),
-            op: Op::Conv2d(Self::depthwise(true)),
-            inputs,
-            weight: Some(Array {
-                shape: vec![gain.len(), 1, 1, 1],
-                data: gain,
-            }),
-            bias: Some(shift),
-            statistics: None,
-            vector: false,
-        }
-    }
-
-    fn depthwise(bias: bool) -> Conv2d {
-        Conv2d {
-            groups: Groups::Depthwise,
-            bias,
-            ..Conv2d::same(Channels::Fixed(1), 1, 1)
-        }
-    }
-
-    /// Multiplies the result by `gain` and adds `shift`, by changing the parameters; false where
-    /// there are none.
-    fn fold(&mut self, gain: &[f32], shift: &[f32]) -> bool {
-        let bias_needed = shift.iter().any(|&s| s != 0.0);
-        match &mut self.op {
-            Op::Conv2d(Conv2d { bias, .. }) | Op::Linear(Linear { bias, .. }) => {
-                *bias |= bias_needed;
-            }
-            Op::BatchNorm { .. } => {}
-            _ => return false,
-        }
-        let Some(weight) = &mut self.weight else {
-            return false;
-        };
-        let per_channel = weight.data.len() / gain.len().max(1);
-        for (channel, gain) in weight.data.chunks_mut(per_channel.max(1)).zip(gain) {
-            channel.iter_mut().for_each(|w| *w *= gain);
-        }
-        if self.bias.is_some() || bias_needed {
-            let bias = self.bias.get_or_insert_with(|| vec![0.0; gain.len()]);
-            for (bias, (gain, shift)) in bias.iter_mut().zip(gain.iter().zip(shift)) {
-                *bias = *bias * gain + shift;
-            }
-        }
-        true
     }
 }

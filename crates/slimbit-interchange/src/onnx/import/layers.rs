@@ -6,7 +6,8 @@ use slimbit_graph::{Array, Channels, Conv2d, Groups, Pool};
 
 use super::attributes::{Attributes, LARGEST};
 use super::constant::Constant;
-use super::fold::{Operands, axis};
+use super::dimensions::axis;
+use super::fold::Operands;
 use super::refusal::{Refusal, damaged, unsupported};
 use super::step::{Kind, Norm};
 use super::trace::{Tensor, Trace};

@@ -1,14 +1,20 @@
 //! ONNX to [`Network`].
 
 mod attributes;
+mod borders;
 mod constant;
+mod dimensions;
+mod draft;
+mod elementwise;
 mod emit;
 mod fold;
 mod layers;
 mod names;
 mod pointwise;
+mod quantise;
 mod rearrange;
 mod refusal;
+mod selection;
 mod step;
 #[cfg(test)]
 mod tests;

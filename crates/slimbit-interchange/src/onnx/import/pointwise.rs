@@ -6,7 +6,8 @@ use slimbit_graph::Activation;
 
 use super::attributes::Attributes;
 use super::constant::Constant;
-use super::fold::{Operands, axis};
+use super::dimensions::axis;
+use super::fold::Operands;
 use super::refusal::{Refusal, damaged, unsupported};
 use super::step::Kind;
 use super::trace::{Quantiser, Tensor, Trace, Value};

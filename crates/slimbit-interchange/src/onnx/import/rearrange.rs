@@ -1,8 +1,10 @@
 //! Operators that move elements and compute nothing.
 
 use super::attributes::{Attributes, LARGEST};
-use super::fold::{Cut, Operands, axis, cuts, permutation, reshaped};
+use super::dimensions::{axis, reshaped};
+use super::fold::Operands;
 use super::refusal::{Refusal, damaged, unsupported};
+use super::selection::{Cut, cuts, permutation};
 use super::step::Kind;
 use super::trace::{Tensor, Trace};
 
