@@ -11,5 +11,5 @@ mod qdq;
 mod writer;
 
 pub use float::{FloatOptions, export_float};
-pub use import::{OnnxImport, QUANTISERS, UnsupportedNode, import, with_outputs};
+pub use import::{OnnxImport, QUANTISERS, UnsupportedNode, import, import_in, with_outputs};
 pub use qdq::{QdqExport, QdqOptions, export_qdq};

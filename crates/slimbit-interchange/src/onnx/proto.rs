@@ -122,6 +122,13 @@ pub(crate) struct TensorProto {
     pub(crate) data_location: i32,
 }
 
+impl TensorProto {
+    /// Whether the elements are in another file.
+    pub(crate) fn is_external(&self) -> bool {
+        self.data_location != 0
+    }
+}
+
 /// Values of [`TensorProto::data_type`](TensorProto).
 pub(crate) mod data_type {
     pub(crate) const FLOAT: i32 = 1;

@@ -72,32 +72,45 @@ impl Constant {
     /// Decodes an initialiser.
     pub(super) fn read(tensor: &TensorProto) -> Result<Self, Refusal> {
         let name = &tensor.name;
-        if tensor.data_location != 0 || !tensor.external_data.is_empty() {
-            return unsupported(
-                format!("the elements of `{name}` are in another file"),
-                "save the model as one file: onnx.save_model(onnx.load(path), one_file)",
-            );
-        }
-        let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&d| d.try_into().ok()).collect();
-        let Some(dims) = dims.filter(|dims| bounded(dims).is_some()) else {
+        let Some(dims) = dims_of(tensor) else {
             return damaged(format!("tensor `{name}` has dimensions {:?}", tensor.dims));
         };
-        let count = dims.iter().product();
-        let data = match Elements::of(tensor.data_type) {
-            Some(elements) => elements.read(tensor, count)?,
-            None => {
-                return unsupported(
-                    format!("tensor `{name}` has element type {}", tensor.data_type),
-                    "convert it to float or integers",
-                );
-            }
+        let Some(elements) = Elements::of(tensor.data_type) else {
+            return unsupported(
+                format!("tensor `{name}` has element type {}", tensor.data_type),
+                "convert it to float or integers",
+            );
         };
+        if tensor.is_external() {
+            return unsupported(
+                format!("the elements of `{name}` are in another file"),
+                "read the model in its folder, or save it as one file",
+            );
+        }
+        let data = elements.read(tensor, dims.iter().product())?;
         Ok(Self {
             dims,
             data,
             data_type: tensor.data_type,
         })
     }
+
+    /// Bytes that the elements of an initialiser take where they are not in typed form, if they can
+    /// be decoded.
+    pub(super) fn bytes_of(tensor: &TensorProto) -> Option<usize> {
+        let count: usize = dims_of(tensor)?.iter().product();
+        match Elements::of(tensor.data_type)? {
+            Elements::Half { .. } => Some(count.div_ceil(2)),
+            elements => count.checked_mul(elements.bytes()),
+        }
+    }
+}
+
+/// Dimensions whose product is known.
+fn dims_of(tensor: &TensorProto) -> Option<Vec<usize>> {
+    let dims = tensor.dims.iter().map(|&d| d.try_into().ok());
+    dims.collect::<Option<Vec<usize>>>()
+        .filter(|dims| bounded(dims).is_some())
 }
 
 /// How elements of one type lie in a file.

@@ -225,19 +225,19 @@ impl Trace {
         let ceil = attributes.int("ceil_mode", 0) != 0;
         let extent = window.extent(space, ceil)?;
         let average = op == "AveragePool";
-        if extent != floor {
-            if average {
-                return unsupported(
-                    "averages over windows that reach beyond the map (ceil_mode)",
-                    "pad the map, or choose an image size that the strides divide",
-                );
-            }
-            // A border below and to the right, just as wide as the last windows need.
-            for i in 0..2 {
-                let reach = (extent[i] - 1) * window.stride[i] + kernel[i];
-                let padded = space[i] + window.padding[i] + window.padding[i + 2];
-                window.padding[i + 2] += reach.saturating_sub(padded);
-            }
+        if average && extent != floor {
+            return unsupported(
+                "averages over windows that reach beyond the map (ceil_mode)",
+                "pad the map, or choose an image size that the strides divide",
+            );
+        }
+        for i in 0..2 {
+            let reach = (extent[i] - 1) * window.stride[i] + kernel[i];
+            let needed = reach.saturating_sub(space[i] + window.padding[i]);
+            let border = &mut window.padding[i + 2];
+            // Rounding up takes a border below and to the right; one that no window reaches is none
+            // to an average, however it counts.
+            *border = if average { needed } else { needed.max(*border) };
         }
         let pool = Pool {
             kernel,
@@ -254,8 +254,10 @@ impl Trace {
             }
             (true, true) => {
                 return unsupported(
-                    "averages over the part of the window that lies on the map",
-                    "count the border (count_include_pad), or pool without padding",
+                    "averages over the part of the window that lies on the map, so that its \
+                     divisor changes at the border",
+                    "count the border (PyTorch: count_include_pad=True) or pool without padding, \
+                     and fine-tune",
                 );
             }
         };

@@ -7,9 +7,11 @@ mod dimensions;
 mod draft;
 mod elementwise;
 mod emit;
+mod external;
 mod fold;
 mod layers;
 mod names;
+mod operators;
 mod pointwise;
 mod quantise;
 mod rearrange;
@@ -21,6 +23,7 @@ mod tests;
 mod trace;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use prost::Message;
@@ -28,6 +31,7 @@ use prost::bytes::Bytes;
 
 use self::constant::Constant;
 use self::emit::{EmitError, Emitted, emit};
+use self::external::Embedded;
 use self::names::sanitise;
 pub use self::refusal::UnsupportedNode;
 use self::refusal::{Budget, Refusal};
@@ -56,6 +60,8 @@ pub struct OnnxImport {
     pub batch: Option<usize>,
     /// For every output of the network, its name and the tensor of the file that it equals.
     pub outputs: Vec<(String, String)>,
+    /// Files that hold elements of tensors, as paths within the folder of the file.
+    pub data: Vec<PathBuf>,
     /// What was left out, in words.
     pub notes: Vec<String>,
 }
@@ -73,19 +79,46 @@ pub struct OnnxImport {
 /// for what contradicts itself; [`ImportError::Invalid`] for a file whose image is not
 /// `[N, C, H, W]` of known size.
 pub fn import(bytes: &[u8], side: Option<[usize; 2]>) -> Result<OnnxImport, ImportError> {
-    let model = ModelProto::decode(Bytes::copy_from_slice(bytes))
+    read(bytes, None, side)
+}
+
+/// Like [`import`], for a file of `folder` (the current one where it is empty) whose tensors may
+/// have their elements in other files there.
+///
+/// # Errors
+/// As [`import`]; and [`ImportError::Invalid`] for elements in a file that is missing or outside of
+/// the folder, [`ImportError::Damaged`] for elements that are not in it.
+pub fn import_in(
+    folder: &Path,
+    bytes: &[u8],
+    side: Option<[usize; 2]>,
+) -> Result<OnnxImport, ImportError> {
+    read(bytes, Some(folder), side)
+}
+
+fn read(
+    bytes: &[u8],
+    folder: Option<&Path>,
+    side: Option<[usize; 2]>,
+) -> Result<OnnxImport, ImportError> {
+    let mut model = ModelProto::decode(Bytes::copy_from_slice(bytes))
         .map_err(|error| ImportError::damaged("file", format!("is no ONNX: {error}")))?;
-    let graph = model.graph.as_ref().filter(|graph| !graph.node.is_empty());
-    let Some(graph) = graph else {
+    let graph = model.graph.take().filter(|graph| !graph.node.is_empty());
+    let Some(mut graph) = graph else {
         return Err(ImportError::damaged("file", "holds no graph"));
     };
     check_opset(&model)?;
+    let embedded = match folder {
+        Some(folder) => external::embed(&mut graph, folder)?,
+        None => Embedded::default(),
+    };
+    let graph = &graph;
     let mut trace = Trace {
         steps: Vec::new(),
         values: BTreeMap::new(),
         quantisers: Vec::new(),
         refused: Vec::new(),
-        budget: Budget::new(bytes.len()),
+        budget: Budget::new(bytes.len().saturating_add(embedded.bytes)),
         name: String::new(),
         op: String::new(),
     };
@@ -94,11 +127,11 @@ pub fn import(bytes: &[u8], side: Option<[usize; 2]>) -> Result<OnnxImport, Impo
     trace.run(graph)?;
     let mut notes = Vec::new();
     let outputs = outputs(&mut trace, graph, &mut notes)?;
+    let name = sanitise(&graph.name);
     if !trace.refused.is_empty() {
-        return Err(ImportError::Unsupported(trace.refused));
+        return Err(ImportError::Unsupported(all_refused(&name, trace)));
     }
     let steps: Vec<(String, usize)> = outputs.iter().map(|o| (o.name.clone(), o.step)).collect();
-    let name = sanitise(&graph.name);
     let Emitted {
         graph: emitted,
         params,
@@ -129,8 +162,34 @@ pub fn import(bytes: &[u8], side: Option<[usize; 2]>) -> Result<OnnxImport, Impo
         channels_last: image.channels_last,
         batch: image.batch,
         outputs: outputs.into_iter().map(|o| (o.name, o.tensor)).collect(),
+        data: embedded.files,
         notes,
     })
+}
+
+/// The nodes that the walk refused, and those that could not be emitted either.
+fn all_refused(name: &str, trace: Trace) -> Vec<UnsupportedNode> {
+    let Trace {
+        steps, mut refused, ..
+    } = trace;
+    let mut is_read = vec![false; steps.len()];
+    for &input in steps.iter().flat_map(|step| &step.inputs) {
+        is_read[input] = true;
+    }
+    let ends = (0..steps.len())
+        .filter(|&step| !is_read[step])
+        .map(|mut step| {
+            // What follows might have taken these in, had it not been refused.
+            while steps[step].kind.may_be_taken_in() {
+                step = steps[step].inputs[0];
+            }
+            (format!("end{step}"), step)
+        });
+    let ends: Vec<(String, usize)> = ends.collect();
+    if let Err(EmitError::Unsupported(more)) = emit(name, steps, &ends, trace.budget) {
+        refused.extend(more);
+    }
+    refused
 }
 
 /// The same file with `tensors` of it among the outputs, so that a runtime can be asked for them.

@@ -91,6 +91,20 @@ impl Norm {
 }
 
 impl Kind {
+    /// Whether the steps behind this one may make it their own.
+    pub(super) fn may_be_taken_in(&self) -> bool {
+        matches!(
+            self,
+            Self::Scale { .. }
+                | Self::Clip(_)
+                | Self::HardSigmoid(_)
+                | Self::Gated(_)
+                | Self::Pad { .. }
+                | Self::PadChannels(_)
+                | Self::Softmax
+        )
+    }
+
     /// Whether the result cannot be negative, given whether all operands cannot.
     pub(super) fn is_non_negative(&self, operands: bool) -> bool {
         match self {

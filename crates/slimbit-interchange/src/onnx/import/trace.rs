@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::attributes::Attributes;
 use super::constant::Constant;
 use super::fold::{Operands, fold};
+use super::operators::{self, ON_CONSTANTS, ON_TENSORS};
 use super::refusal::{Budget, Refusal, UnsupportedNode, bounded, damaged, unsupported};
 use super::step::{Kind, Step};
 use crate::ImportError;
@@ -134,12 +135,14 @@ impl Trace {
                 "export for inference",
             );
         }
-        if operands
-            .iter()
-            .flatten()
-            .any(|value| matches!(value, Value::Refused))
-        {
-            return Ok(Value::Refused);
+        let op = node.op_type.as_str();
+        let mut given = operands.iter().flatten();
+        if given.any(|value| matches!(value, Value::Refused)) {
+            // Nobody knows whether the operand is constant, but these have no counterpart at all.
+            return match ON_TENSORS.contains(&op) || ON_CONSTANTS.contains(&op) {
+                true => Ok(Value::Refused),
+                false => operators::refuse(op),
+            };
         }
         let attributes = Attributes(node);
         let known = |value: &Option<Value>| match value {
@@ -148,10 +151,13 @@ impl Trace {
             _ => None,
         };
         if let Some(constants) = operands.iter().map(known).collect::<Option<Vec<_>>>() {
-            let folded = fold(&node.op_type, attributes, &constants, &mut self.budget)?;
+            let folded = fold(op, attributes, &constants, &mut self.budget)?;
             return Ok(Value::Constant(folded));
         }
-        self.operator(&node.op_type, attributes, &operands)
+        if !ON_TENSORS.contains(&op) {
+            return operators::refuse(op);
+        }
+        self.operator(op, attributes, &operands)
     }
 
     /// A node that reads at least one tensor.
@@ -232,10 +238,7 @@ impl Trace {
                 let (channels, space) = x.extent()?;
                 self.push(Kind::Softmax, &[x], channels, space, x.dims.clone())
             }
-            _ => {
-                let (why, remedy) = advice(op);
-                unsupported(why, remedy)
-            }
+            _ => operators::refuse(op),
         }
     }
 
@@ -307,30 +310,5 @@ impl Tensor {
             );
         }
         self.extent()
-    }
-}
-
-/// Why an operator is unsupported, and what to do.
-fn advice(op: &str) -> (&'static str, &'static str) {
-    match op {
-        "QLinearConv" | "QLinearMatMul" | "QLinearAdd" | "ConvInteger" | "MatMulInteger" => (
-            "is an integer operator",
-            "export in float, or quantised in the QDQ form",
-        ),
-        "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => (
-            "normalises over what it sees at run time",
-            "only batch-norm is supported; retrain with it",
-        ),
-        "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Gelu" | "Tanh" | "Softplus" | "Mish"
-        | "Swish" => (
-            "is a non-linearity without a counterpart",
-            "retrain with ReLU, ReLU6 or hard swish",
-        ),
-        "If" | "Loop" | "Scan" => ("is control flow", "export by tracing, with fixed shapes"),
-        "Resize" | "Upsample" | "ConvTranspose" => ("enlarges a map", "cut the model before it"),
-        _ => (
-            "has no counterpart",
-            "simplify the model (onnxsim), or cut it before this node",
-        ),
     }
 }
