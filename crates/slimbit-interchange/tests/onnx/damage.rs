@@ -7,7 +7,7 @@ use slimbit_num::WeightGrid;
 use crate::{lowering, random_network};
 
 /// A float file and a quantised one, small enough to damage often.
-fn files() -> Vec<Vec<u8>> {
+pub(crate) fn files() -> Vec<Vec<u8>> {
     let mut b = GraphBuilder::new("tiny");
     let x = b.input(3, 8, 8);
     let x = b.conv_bn_relu("stem", x, Channels::Fixed(4), 3, 2);

@@ -8,6 +8,7 @@ mod graphs;
 #[path = "../../../slimbit-engine/tests/engine/lowering.rs"]
 mod lowering;
 
+mod corpus;
 mod damage;
 mod quantised;
 mod round_trip;

@@ -1,5 +1,6 @@
 //! Files as exporters write them, made of the messages themselves.
 
+mod corpus;
 mod external;
 mod folding;
 mod refusals;
