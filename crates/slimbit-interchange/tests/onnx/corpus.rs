@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use slimbit_interchange::onnx::{FloatOptions, export_float, import};
+use slimbit_interchange::onnx::{FloatOptions, export_float, import, import_in};
 
 use crate::damage::files;
 
@@ -28,9 +28,9 @@ fn the_fuzz_corpus_is_read_or_refused() {
         );
     }
     // Fuzzing adds files of its own.
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(&folder).unwrap() {
         let bytes = fs::read(entry.unwrap().path()).unwrap();
-        if let Ok(imported) = import(&bytes, Some([8, 8])) {
+        if let Ok(imported) = import_in(&folder, &bytes, Some([8, 8])) {
             export_float(&imported.network, FloatOptions::default()).unwrap();
         }
     }

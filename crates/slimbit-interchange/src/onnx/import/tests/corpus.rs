@@ -1,10 +1,11 @@
-//! A seed of the fuzzer with the operators that our own exporter does not write.
+//! Seeds of the fuzzer with what our own exporter does not write.
 
 use std::fs;
 use std::path::Path;
 
 use super::{File, IMAGE, ops, text};
-use crate::onnx::import::import;
+use crate::onnx::import::import_in;
+use crate::onnx::proto::{StringStringEntryProto, TensorProto, data_type};
 use crate::onnx::writer::{float, int, ints};
 
 /// A file as no single exporter writes it.
@@ -74,12 +75,40 @@ fn everything() -> File {
         .node("Softmax", "product", "probabilities", vec![])
 }
 
-/// `SLIMBIT_BLESS=1 cargo test -p slimbit-interchange corpus` writes the seed anew.
+/// Weights whose codes are bytes of another seed.
+fn elements_elsewhere() -> File {
+    let entry = |key: &str, value: &str| StringStringEntryProto {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
+    File::new(&IMAGE)
+        .tensor(TensorProto {
+            dims: vec![2, 3, 3, 3],
+            data_type: data_type::INT8,
+            name: "codes".to_owned(),
+            data_location: 1,
+            external_data: vec![
+                entry("location", "everything.onnx"),
+                entry("offset", "8"),
+                entry("length", "54"),
+            ],
+            ..TensorProto::default()
+        })
+        .floats("scales", &[2], &[0.5, 0.25])
+        .node(
+            "DequantizeLinear",
+            "codes scales",
+            "w",
+            vec![int("axis", 0)],
+        )
+        .node("Conv", "x w", "y", vec![])
+}
+
+/// `SLIMBIT_BLESS=1 cargo test -p slimbit-interchange corpus` writes the seeds anew.
 #[test]
-fn the_seed_of_many_operators_is_read() {
-    let bytes = everything().bytes(&["probabilities"]);
-    let network = import(&bytes, None).unwrap().network;
-    let kinds = [
+fn the_seeds_of_many_operators_and_of_several_files_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/onnx_reader");
+    let everything = [
         "input",
         "conv2d",
         "hard_swish",
@@ -90,16 +119,33 @@ fn the_seed_of_many_operators_is_read() {
         "flatten",
         "linear",
     ];
-    assert_eq!(ops(&network), kinds);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/onnx_reader");
-    let path = folder.join("everything.onnx");
-    if std::env::var_os("SLIMBIT_BLESS").is_some() {
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(&path, &bytes).unwrap();
+    let seeds = [
+        (
+            "everything.onnx",
+            self::everything(),
+            "probabilities",
+            &everything[..],
+        ),
+        (
+            "external.onnx",
+            elements_elsewhere(),
+            "y",
+            &["input", "conv2d"],
+        ),
+    ];
+    for (name, file, output, kinds) in seeds {
+        let bytes = file.bytes(&[output]);
+        let path = folder.join(name);
+        if std::env::var_os("SLIMBIT_BLESS").is_some() {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&path, &bytes).unwrap();
+        }
+        let network = import_in(&folder, &bytes, None).unwrap().network;
+        assert_eq!(ops(&network), kinds, "{name}");
+        assert!(
+            fs::read(&path).unwrap() == bytes,
+            "{}: written otherwise today",
+            path.display()
+        );
     }
-    assert!(
-        fs::read(&path).unwrap() == bytes,
-        "{}: written otherwise today",
-        path.display()
-    );
 }
