@@ -3,7 +3,10 @@ use burn::tensor::Tensor;
 use crate::losses::normalise;
 use crate::params::to_vec;
 
-/// Standard deviation over the batch of L2-normalised features `[batch, dim]`, averaged over the
+/// Rows that a diagnosis looks at. The effective rank costs their square.
+const ROWS: usize = 128;
+
+/// Standard deviation over the batch (its first 128 rows) of L2-normalised features `[batch, dim]`, averaged over the
 /// dimensions and multiplied by `√dim`: 0 where features have collapsed to one point, about 0.4 to
 /// 0.6 where training is healthy, at most 1.
 pub fn feature_std(features: &Tensor<2>) -> f64 {
@@ -17,7 +20,7 @@ pub fn feature_std(features: &Tensor<2>) -> f64 {
     (0..dim).map(deviation).sum::<f64>() / (dim as f64).sqrt()
 }
 
-/// Effective rank of L2-normalised features `[batch, dim]`: the participation ratio
+/// Effective rank of the first 128 rows of L2-normalised features `[batch, dim]`: the participation ratio
 /// `(Σλ)² / Σλ²` of the eigenvalues of their covariance. 1 where they vary along one direction, as
 /// many as there are directions where they vary equally along all; 0 where they do not vary.
 pub fn effective_rank(features: &Tensor<2>) -> f64 {
@@ -42,8 +45,9 @@ pub fn effective_rank(features: &Tensor<2>) -> f64 {
 }
 
 fn normalised(features: &Tensor<2>) -> (Vec<Vec<f64>>, usize) {
-    let [_, dim] = features.dims();
-    let unit = to_vec(&normalise(features.clone().without_autodiff()));
+    let [rows, dim] = features.dims();
+    let features = features.clone().without_autodiff();
+    let unit = to_vec(&normalise(features.narrow(0, 0, rows.min(ROWS))));
     let rows = unit.chunks_exact(dim.max(1));
     let double = |row: &[f32]| row.iter().map(|&v| f64::from(v)).collect();
     (rows.map(double).collect(), dim)

@@ -207,8 +207,12 @@ impl<'a> Forward<'a> {
             unreachable!("checked: the stage's node is a batch-norm")
         };
         let channels = y.dims()[1];
-        let gamma = self.block(&node.name, "weight", [channels])?;
-        let beta = self.block(&node.name, "bias", [channels])?;
+        let own = |part: &str| {
+            let name = format!("{}.{part}", node.name);
+            let name = self.net.norm_param(name, self.mode.width);
+            self.net.store().block(&name, [channels])
+        };
+        let (gamma, beta) = (own("weight")?, own("bias")?);
         let clamp = clamp_of(stage.activation);
         match self.mode.norm {
             NormMode::Batch => {

@@ -1,3 +1,4 @@
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use slimbit_graph::ParamSpec;
 use slimbit_num::WeightGrid;
@@ -17,6 +18,8 @@ pub struct HeadSpec {
     pub widths: Vec<usize>,
     /// Whether each layer has a bias.
     pub biases: Vec<bool>,
+    /// Whether a batch-norm stands between a hidden layer and its ReLU.
+    pub hidden_norms: bool,
     /// Whether a batch-norm without affine parameters ends the head.
     pub final_norm: bool,
 }
@@ -28,6 +31,27 @@ impl HeadSpec {
         Self {
             widths: vec![features, hidden, hidden, dim],
             biases: vec![true, middle_bias, true],
+            hidden_norms: true,
+            final_norm: false,
+        }
+    }
+
+    /// MoCo v2's projector: `features → hidden → dim` without batch-norm.
+    pub fn plain_projector(features: usize, hidden: usize, dim: usize) -> Self {
+        Self {
+            widths: vec![features, hidden, dim],
+            biases: vec![true; 2],
+            hidden_norms: false,
+            final_norm: false,
+        }
+    }
+
+    /// One linear layer: the classifier of supervised training.
+    pub fn classifier(features: usize, classes: usize) -> Self {
+        Self {
+            widths: vec![features, classes],
+            biases: vec![true],
+            hidden_norms: false,
             final_norm: false,
         }
     }
@@ -38,6 +62,7 @@ impl HeadSpec {
         Self {
             widths: vec![features, hidden, hidden, dim],
             biases: vec![false; 3],
+            hidden_norms: true,
             final_norm: true,
         }
     }
@@ -47,6 +72,7 @@ impl HeadSpec {
         Self {
             widths: vec![dim, hidden, dim],
             biases: vec![false, true],
+            hidden_norms: true,
             final_norm: false,
         }
     }
@@ -97,7 +123,7 @@ impl Head {
             if spec.biases[layer] {
                 push(format!("{layer}.bias"), vec![out], &uniform);
             }
-            if layer + 1 < layers {
+            if layer + 1 < layers && spec.hidden_norms {
                 for (part, gamma) in [("weight", true), ("bias", false)] {
                     let value = |spec: &ParamSpec| init::norm_param(spec, gamma);
                     push(format!("{layer}.bn.{part}"), vec![out], &value);
@@ -175,7 +201,9 @@ impl Head {
                 let bias: Tensor<1> = self.params.block(&name("bias"), [out])?;
                 x = x + bias.reshape([1, out]);
             }
-            if layer + 1 < layers {
+            if layer + 1 < layers && !self.spec.hidden_norms {
+                x = relu(x);
+            } else if layer + 1 < layers {
                 let gamma = self.params.block(&name("bn.weight"), [out])?;
                 let beta = self.params.block(&name("bn.bias"), [out])?;
                 x = batch_norm_act(x, gamma, beta, EPS, Activation::Relu).output;

@@ -16,6 +16,25 @@ pub enum Init {
     KaimingNormalFanOut,
 }
 
+/// The batch-norms that end the main branch of every residual block: the deeper operand of an
+/// addition. With a scale of 0 a block begins as the identity (Goyal et al. 2017).
+pub(crate) fn residual_ends(graph: &Graph) -> Vec<&str> {
+    let nodes = graph.nodes();
+    let mut depth = vec![0; nodes.len()];
+    let mut ends = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let inputs = node.inputs.iter().map(|id| id.index());
+        depth[index] = 1 + inputs.clone().map(|i| depth[i]).max().unwrap_or(0);
+        if matches!(node.op, Op::Add)
+            && let Some(deepest) = inputs.max_by_key(|&i| depth[i])
+            && matches!(nodes[deepest].op, Op::BatchNorm { .. })
+        {
+            ends.push(nodes[deepest].name.as_str());
+        }
+    }
+    ends
+}
+
 /// Full-width parameters of `graph`, in the order of their specifications.
 pub(crate) fn graph_params(
     graph: &Graph,

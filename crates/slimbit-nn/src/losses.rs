@@ -1,6 +1,8 @@
-//! Losses on the embeddings of two views (spec section 1.3). Targets carry no gradient.
+//! Losses on embeddings (spec section 1.3) and on the logits of a classifier. Targets carry no
+//! gradient.
 
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{Bool, Int, Tensor};
 
 /// Least norm by which a row is divided.
 const EPS: f64 = 1e-8;
@@ -26,32 +28,10 @@ pub fn cosine(predictions: [Tensor<2>; 2], targets: [Tensor<2>; 2]) -> Tensor<1>
 
 /// Cross-view InfoNCE loss (NT-Xent, student and teacher form): [`info_nce_pair`] of the students
 /// of one view and the targets of the other, averaged over the two pairings.
-///
-/// `chunk` rows of the batch at a time compete with each other, as on as many devices with that
-/// batch each; `None` for the whole batch.
-pub fn info_nce(
-    students: [Tensor<2>; 2],
-    targets: [Tensor<2>; 2],
-    temperature: f64,
-    chunk: Option<usize>,
-) -> Tensor<1> {
+pub fn info_nce(students: [Tensor<2>; 2], targets: [Tensor<2>; 2], temperature: f64) -> Tensor<1> {
     let [s1, s2] = students;
     let [t1, t2] = targets.map(Tensor::without_autodiff);
-    let pair = |s: Tensor<2>, t: Tensor<2>| {
-        let rows = s.dims()[0];
-        let chunk = chunk.unwrap_or(rows).clamp(1, rows);
-        let mut sum: Option<Tensor<1>> = None;
-        for (s, t) in s.split(chunk, 0).into_iter().zip(t.split(chunk, 0)) {
-            let weight = s.dims()[0] as f64 / rows as f64;
-            let loss = info_nce_pair(s, t, temperature) * weight;
-            sum = Some(match sum {
-                Some(sum) => sum + loss,
-                None => loss,
-            });
-        }
-        sum.expect("a batch has at least one chunk")
-    };
-    (pair(s1, t2) + pair(s2, t1)) * 0.5
+    (info_nce_pair(s1, t2, temperature) + info_nce_pair(s2, t1, temperature)) * 0.5
 }
 
 /// InfoNCE over the `2·batch` rows of `a` and `b` `[batch, dim]`: cross-entropy of the cosines over
@@ -72,4 +52,29 @@ pub fn info_nce_pair(a: Tensor<2>, b: Tensor<2>, temperature: f64) -> Tensor<1> 
     let largest = logits.clone().without_autodiff().max_dim(1);
     let sum = (logits - largest.clone()).exp().sum_dim(1);
     (sum.log() + largest).mean() - positive
+}
+
+/// MoCo's loss: cross-entropy of a query's cosines over `temperature`, its key against all rows of
+/// the queue `[length, dim]`. Keys and queue carry no gradient.
+pub fn moco(query: Tensor<2>, key: Tensor<2>, queue: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let query = normalise(query);
+    let key = normalise(key.without_autodiff());
+    let positive = (query.clone() * key).sum_dim(1);
+    let negatives = query.matmul(queue.without_autodiff().transpose());
+    let logits = Tensor::cat(vec![positive, negatives], 1) / temperature;
+    log_softmax(logits, 1).narrow(1, 0, 1).mean() * -1.0
+}
+
+/// Cross-entropy of `logits` `[batch, classes]` with one class per row.
+pub fn cross_entropy(logits: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<1> {
+    let rows = logits.dims()[0];
+    let picked = log_softmax(logits, 1).gather(1, classes.reshape([rows, 1]));
+    picked.mean() * -1.0
+}
+
+/// Cross-entropy of `logits` with the distribution that `targets` `[batch, classes]` are the logits
+/// of: distillation by soft labels. Targets carry no gradient.
+pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let targets = softmax(targets.without_autodiff(), 1);
+    (log_softmax(logits, 1) * targets).sum_dim(1).mean() * -1.0
 }

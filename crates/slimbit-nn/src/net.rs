@@ -1,9 +1,21 @@
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Tensor};
-use slimbit_graph::{Graph, Params, Precision, Shape, Stage, StageKind, Width};
+use slimbit_graph::{
+    Graph, Node, Op, ParamSpec, Params, Precision, Shape, Stage, StageKind, Width,
+};
 
 use crate::deployed::{self, StageCodes};
 use crate::forward::Forward;
-use crate::{Init, Mode, NnError, Observer, Outputs, ParamStore, Quantisation, init};
+use crate::params::to_vec;
+use crate::{Init, Mode, NnError, Observer, Outputs, ParamStore, Quantisation, Value, init};
+
+/// Between the name of a batch-norm's parameter and the width whose own it is.
+const SWITCH: char = '@';
+
+fn switched_name(name: &str, width: Width) -> String {
+    format!("{name}{SWITCH}{}", width.get())
+}
 
 /// A graph and its parameters on a device: runs at any width, float or fake-quantised.
 ///
@@ -15,6 +27,8 @@ pub struct Net {
     graph: Graph,
     stages: Vec<Stage>,
     params: ParamStore,
+    /// Widths whose batch-norms have scales and shifts of their own.
+    switched: Vec<Width>,
     detach_scales: bool,
 }
 
@@ -58,8 +72,74 @@ impl Net {
             graph,
             stages,
             params,
+            switched: vec![],
             detach_scales: false,
         })
+    }
+
+    /// Begins every residual block as the identity: the scale of the batch-norm that ends it is 0.
+    #[must_use]
+    pub fn with_zero_residuals(mut self) -> Self {
+        for node in init::residual_ends(&self.graph) {
+            self.params.fill(&format!("{node}.weight"), 0.0);
+        }
+        self
+    }
+
+    /// Gives every width of `widths` batch-norm scales and shifts of its own, beginning with those
+    /// of the full width: switchable batch-norm (Yu et al. 2019, Slimmable Neural Networks). The
+    /// full width and widths that are not listed go on with the shared ones.
+    ///
+    /// # Errors
+    /// [`NnError::Graph`] for a width at which the graph has no shapes.
+    pub fn with_switched_norms(mut self, widths: &[Width]) -> Result<Self, NnError> {
+        let mut specs = self.params.specs().to_vec();
+        let mut data: Vec<Vec<f32>> = self.params.values().iter().map(to_vec).collect();
+        for &width in widths.iter().filter(|w| **w != Width::FULL) {
+            for spec in self.graph.params(width)? {
+                let (node, _) = spec.name.rsplit_once('.').unwrap_or((&spec.name, ""));
+                let nodes = self.graph.nodes().iter();
+                let norm = |n: &Node| n.name == node && matches!(n.op, Op::BatchNorm { .. });
+                if nodes.clone().any(norm) {
+                    let mut values = self.params.array(&spec.name)?.data;
+                    values.truncate(spec.shape[0]);
+                    data.push(values);
+                    specs.push(ParamSpec {
+                        name: switched_name(&spec.name, width),
+                        shape: spec.shape,
+                    });
+                }
+            }
+            self.switched.push(width);
+        }
+        self.params = ParamStore::new(specs, data, self.params.device())?;
+        Ok(self)
+    }
+
+    /// The name of a batch-norm's parameter at `width`.
+    pub(crate) fn norm_param(&self, name: String, width: Width) -> String {
+        match self.switched.contains(&width) {
+            true => switched_name(&name, width),
+            false => name,
+        }
+    }
+
+    /// The graph's parameters as a network of `width` sees them: plain ones, with that width's own
+    /// batch-norms in their leading part where [they are switched](Self::with_switched_norms).
+    pub fn params_at(&self, width: Width) -> Params {
+        let mut params = self.params.to_params();
+        let (own, mut shared): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut params.0)
+            .into_iter()
+            .partition(|(name, _)| name.contains(SWITCH));
+        for (name, array) in own {
+            if let Some((shared_name, at)) = name.rsplit_once(SWITCH)
+                && at == width.get().to_string()
+                && let Some(target) = shared.get_mut(shared_name)
+            {
+                target.data[..array.data.len()].copy_from_slice(&array.data);
+            }
+        }
+        Params(shared)
     }
 
     /// The graph.
@@ -113,6 +193,7 @@ impl Net {
             graph: self.graph.clone(),
             stages: self.stages.clone(),
             params,
+            switched: self.switched.clone(),
             detach_scales: self.detach_scales,
         }
     }
@@ -138,6 +219,61 @@ impl Net {
             Quantisation::Deployed { .. } => deployed::outputs(self, images, mode),
             _ => Forward::new(self, mode, observer)?.run(images),
         }
+    }
+
+    /// Channels of the map that a stage gives at full width.
+    ///
+    /// # Errors
+    /// [`NnError::Param`] for a name that no stage with a map has.
+    pub fn map_channels(&self, stage: &str) -> Result<usize, NnError> {
+        let found = self.stages.iter().find(|s| s.name == stage);
+        let shape = match found {
+            Some(stage) => Some(self.graph.shapes(Width::FULL)?[stage.node.index()]),
+            None => None,
+        };
+        match shape {
+            Some(Shape::Map { channels, .. }) => Ok(channels),
+            _ => Err(NnError::Param {
+                name: stage.to_owned(),
+                what: "names no stage whose output is a map".to_owned(),
+            }),
+        }
+    }
+
+    /// As [`forward`](Self::forward), and the maps that the named stages give, in the order of
+    /// `taps`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`NnError::Param`] for a name that no stage with a map has, and
+    /// [`NnError::Mode`] for a deployed pass.
+    pub fn forward_tapped(
+        &self,
+        images: &Tensor<4>,
+        mode: &Mode<'_>,
+        observer: Option<&mut Observer>,
+        taps: &[String],
+    ) -> Result<(Outputs, Vec<Tensor<4>>), NnError> {
+        self.check_images(images)?;
+        mode.check()?;
+        if matches!(mode.quant, Quantisation::Deployed { .. }) {
+            return Err(NnError::Mode("a deployed pass has codes, not maps to tap"));
+        }
+        let mut seen = BTreeMap::new();
+        let outputs =
+            Forward::new(self, mode, observer)?.run_visited(images, &mut |stage, value| {
+                if let Value::Map(map) = value
+                    && taps.contains(&stage.name)
+                {
+                    seen.insert(stage.name.clone(), map.clone());
+                }
+            })?;
+        let maps = taps.iter().map(|name| {
+            seen.get(name).cloned().ok_or_else(|| NnError::Param {
+                name: name.clone(),
+                what: "names no stage whose output is a map".to_owned(),
+            })
+        });
+        Ok((outputs, maps.collect::<Result<_, _>>()?))
     }
 
     /// The integer codes of every stage in a [deployed](Quantisation::Deployed) pass over

@@ -22,6 +22,10 @@ pub enum Penalty<'a> {
 /// Stochastic gradient descent with momentum, in the recurrence of spec section 1.2:
 /// `g ← g + wd·θ; v ← m·v + g` (`v = g` at a parameter's first gradient); `θ ← θ - lr·v`.
 ///
+/// On request gradients are clipped to a global norm, and scaled per tensor by LARS's trust ratio
+/// (You, Gitman and Ginsburg 2017; in the form of spec section 3.9): `g ← (g + wd·θ) · trust·|θ| /
+/// (|g| + wd·|θ| + 1e-8)`, where neither norm is 0.
+///
 /// Weight decay applies to every parameter. A parameter outside the current width's slice gets a
 /// gradient of zero and so keeps moving by its momentum; so does a head that took part in an
 /// earlier step but not in this one. A head that never took part stays where it is (spec section
@@ -30,6 +34,8 @@ pub enum Penalty<'a> {
 pub struct Sgd {
     momentum: f64,
     weight_decay: f64,
+    clip: Option<f64>,
+    trust: Option<f64>,
     /// Per store and parameter, once it had a gradient.
     velocity: Vec<Vec<Option<Tensor<1>>>>,
 }
@@ -41,11 +47,28 @@ impl Sgd {
         Self {
             momentum,
             weight_decay,
+            clip: None,
+            trust: None,
             velocity: velocity.collect(),
         }
     }
 
-    /// One step at learning rate `lr`, on the sum of `grads` (one backward pass each).
+    /// Scales gradients down to a global L2 norm of at most `norm`.
+    #[must_use]
+    pub fn with_clipping(mut self, norm: f64) -> Self {
+        self.clip = Some(norm);
+        self
+    }
+
+    /// Scales every tensor's gradient to its weights by LARS, with this trust coefficient.
+    #[must_use]
+    pub fn with_lars(mut self, trust: f64) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// One step at learning rate `lr`, on the sum of `grads` (one backward pass each). Gives the
+    /// global L2 norm of that sum, the penalty's part included, before clipping.
     ///
     /// # Errors
     /// [`NnError::Mode`] where the stores are not as many as the optimiser was made for.
@@ -55,47 +78,61 @@ impl Sgd {
         stores: &mut [&mut ParamStore],
         grads: &mut [Gradients],
         penalty: Penalty<'_>,
-    ) -> Result<(), NnError> {
+    ) -> Result<f64, NnError> {
         if stores.len() != self.velocity.len() {
             return Err(NnError::Mode(
                 "an optimiser steps exactly the stores that it was made for",
             ));
         }
-        for (s, (store, velocity)) in stores.iter_mut().zip(&mut self.velocity).enumerate() {
-            for (i, velocity) in velocity.iter_mut().enumerate() {
-                let leaf = store.values()[i].clone();
-                let value = leaf.clone().without_autodiff();
-                let mut gradient = grads
-                    .iter_mut()
-                    .filter_map(|grads| leaf.grad_remove(grads))
-                    .reduce(|sum, gradient| sum + gradient);
-                if let Penalty::Groups { reg, epoch, stores } = penalty
-                    && stores.get(s).copied().unwrap_or(false)
-                {
-                    let own = reg.gradient(&store.specs()[i], value.clone(), epoch);
-                    gradient = Some(match gradient {
-                        Some(gradient) => gradient + own,
-                        None => own,
-                    });
-                }
+        let gradients: Vec<Vec<Option<Tensor<1>>>> = stores
+            .iter()
+            .enumerate()
+            .map(|(s, store)| {
+                let parameters = 0..store.values().len();
+                parameters
+                    .map(|i| gradient_of(store, (s, i), grads, penalty))
+                    .collect()
+            })
+            .collect();
+        let norm = gradients
+            .iter()
+            .flatten()
+            .flatten()
+            .map(squares)
+            .sum::<f64>()
+            .sqrt();
+        let shrink = self.clip.map_or(1.0, |most| (most / norm).min(1.0));
+        let (momentum, decay) = (self.momentum, self.weight_decay);
+        let stores = stores.iter_mut().zip(&mut self.velocity).zip(gradients);
+        for ((store, velocity), gradients) in stores {
+            for (i, (velocity, gradient)) in velocity.iter_mut().zip(gradients).enumerate() {
+                let value = store.values()[i].clone().without_autodiff();
                 let gradient = match (gradient, &velocity) {
+                    (Some(gradient), _) if shrink < 1.0 => gradient * shrink,
                     (Some(gradient), _) => gradient,
                     (None, Some(_)) => value.zeros_like(),
                     (None, None) => continue,
                 };
-                let gradient = match self.weight_decay == 0.0 {
+                let ratio = self
+                    .trust
+                    .map_or(1.0, |trust| trust_ratio(trust, decay, &value, &gradient));
+                let gradient = match decay == 0.0 {
                     true => gradient,
-                    false => gradient + value.clone() * self.weight_decay,
+                    false => gradient + value.clone() * decay,
+                };
+                let gradient = match ratio == 1.0 {
+                    true => gradient,
+                    false => gradient * ratio,
                 };
                 let next = match velocity.take() {
-                    Some(velocity) => velocity * self.momentum + gradient,
+                    Some(velocity) => velocity * momentum + gradient,
                     None => gradient,
                 };
                 store.replace(i, value - next.clone() * lr);
                 *velocity = Some(next);
             }
         }
-        Ok(())
+        Ok(norm)
     }
 
     /// The momentum of every parameter: per parameter, in order, a byte that says whether it had a
@@ -150,4 +187,41 @@ impl Sgd {
         self.velocity = restored;
         Ok(())
     }
+}
+
+/// The summed gradient of parameter `i` of store `s`, where it has one.
+fn gradient_of(
+    store: &ParamStore,
+    (s, i): (usize, usize),
+    grads: &mut [Gradients],
+    penalty: Penalty<'_>,
+) -> Option<Tensor<1>> {
+    let leaf = &store.values()[i];
+    let gradient = grads
+        .iter_mut()
+        .filter_map(|grads| leaf.grad_remove(grads))
+        .reduce(|sum, gradient| sum + gradient);
+    match penalty {
+        Penalty::Groups { reg, epoch, stores } if stores.get(s).copied().unwrap_or(false) => {
+            let value = leaf.clone().without_autodiff();
+            let own = reg.gradient(&store.specs()[i], value, epoch);
+            Some(match gradient {
+                Some(gradient) => gradient + own,
+                None => own,
+            })
+        }
+        _ => gradient,
+    }
+}
+
+fn trust_ratio(trust: f64, decay: f64, value: &Tensor<1>, gradient: &Tensor<1>) -> f64 {
+    let (weights, slope) = (squares(value).sqrt(), squares(gradient).sqrt());
+    match weights > 0.0 && slope > 0.0 {
+        true => trust * weights / (slope + decay * weights + 1e-8),
+        false => 1.0,
+    }
+}
+
+fn squares(x: &Tensor<1>) -> f64 {
+    to_vec(x).iter().map(|&v| f64::from(v).powi(2)).sum()
 }

@@ -175,6 +175,14 @@ impl ParamStore {
         };
     }
 
+    /// Sets every element of a parameter that exists.
+    pub(crate) fn fill(&mut self, name: &str, value: f32) {
+        if let Ok(index) = self.position(name) {
+            let values = self.values[index].clone().without_autodiff();
+            self.replace(index, values.full_like(value));
+        }
+    }
+
     /// `x` with or without autodiff, as these parameters are: what is computed from it and them
     /// records a tape if, and only if, they are trained.
     pub(crate) fn adopt<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

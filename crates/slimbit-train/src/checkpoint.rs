@@ -55,6 +55,9 @@ impl Checkpoint {
         )
     }
 
+    /// Where the collapse watch is part of the state.
+    pub(crate) const WATCH: &'static str = "watch";
+
     /// Tensors whose name begins with `prefix`, without it.
     pub(crate) fn part<'a>(
         &'a self,
@@ -194,15 +197,30 @@ impl Checkpoints {
     /// # Errors
     /// [`TrainError::Io`]; the older checkpoints are then still there.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
-        let path = self
-            .folder
-            .join(format!("step-{:08}.{EXTENSION}", checkpoint.step));
+        let path = self.path(checkpoint.step);
         checkpoint.write(&path)?;
         let files = self.files()?;
         for old in files.iter().rev().skip(self.keep) {
             fs::remove_file(old).map_err(|e| TrainError::io("remove", old, e))?;
         }
         Ok(path)
+    }
+
+    /// Writes a checkpoint as the newest one: later ones are removed, before which it is on the disk.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub(crate) fn go_back_to(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let path = self.path(checkpoint.step);
+        checkpoint.write(&path)?;
+        for later in self.files()?.iter().filter(|file| **file > path) {
+            fs::remove_file(later).map_err(|e| TrainError::io("remove", later, e))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:08}.{EXTENSION}"))
     }
 
     /// The newest checkpoint that is intact, passing over damaged ones with a warning; `None` where none was saved.

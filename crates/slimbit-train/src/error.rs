@@ -6,6 +6,8 @@ use slimbit_data::DataError;
 use slimbit_graph::GraphError;
 use slimbit_nn::NnError;
 
+use crate::watch::Finding;
+
 /// Why training could not start or go on. Every message names the place and, where there is one, the remedy.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -67,6 +69,8 @@ pub enum TrainError {
         /// What was not finite: the loss and its value, or a parameter.
         what: String,
     },
+    /// Networks collapsed, and the watch was to stop the run or could not save it.
+    Collapsed(Finding),
     /// Features, labels or settings that a probe cannot use.
     Probe(String),
     /// The data cannot be read.
@@ -149,6 +153,11 @@ impl fmt::Display for TrainError {
                 "step {step}, {place}, learning rate {lr}: {what}; lower optim.lr, raise \
                  schedule.warmup or raise the lowest bits, and resume from the last checkpoint, \
                  which is intact"
+            ),
+            Self::Collapsed(finding) => write!(
+                f,
+                "{finding}\nthe last checkpoint is intact; change the settings and start again, or let \
+                 watch.action = \"rollback\" lower the rate by itself"
             ),
             Self::Probe(what) => write!(f, "probe: {what}"),
             Self::Data(error) => error.fmt(f),

@@ -30,6 +30,7 @@ mod schedule;
 pub mod ssl;
 mod tensorboard;
 mod trainer;
+mod watch;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::TrainConfig;
@@ -37,3 +38,4 @@ pub use error::TrainError;
 pub use run_dir::{NetworkRecord, RunDir, StepRecord};
 pub use schedule::Timeline;
 pub use trainer::{Event, Outcome, Trainer};
+pub use watch::Finding;

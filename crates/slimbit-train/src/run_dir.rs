@@ -14,6 +14,7 @@ const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const LOG: &str = "log.txt";
 const CHECKPOINTS: &str = "checkpoints";
+const HEALTHY: &str = "healthy";
 
 /// What one network of an iteration did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,12 @@ pub struct NetworkRecord {
     /// Spread of the first view's backbone features, see [`slimbit_nn::feature_std`]: 0 where the network has
     /// collapsed, 0.4 to 0.6 where it is healthy.
     pub feature_std: f64,
+    /// Directions along which those features vary, see [`slimbit_nn::effective_rank`].
+    pub effective_rank: f64,
+    /// Mean cosine of predictions and targets; for a classifier, the share of equal answers.
+    pub agreement: f64,
+    /// L2 norm of the gradient on which the optimiser stepped after this network; `None` where it did not.
+    pub gradient_norm: Option<f64>,
 }
 
 /// One line of `metrics.jsonl`.
@@ -47,10 +54,19 @@ pub struct StepRecord {
 impl StepRecord {
     fn scalars(&self) -> impl Iterator<Item = (String, f64)> {
         let of = |name: String, network: &NetworkRecord| {
+            let norm = network.gradient_norm;
             [
-                (format!("loss/{name}"), network.loss),
-                (format!("feature_std/{name}"), network.feature_std),
+                (format!("loss/{name}"), Some(network.loss)),
+                (format!("feature_std/{name}"), Some(network.feature_std)),
+                (
+                    format!("effective_rank/{name}"),
+                    Some(network.effective_rank),
+                ),
+                (format!("agreement/{name}"), Some(network.agreement)),
+                (format!("gradient_norm/{name}"), norm),
             ]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
         };
         // Widths and bits vary from step to step: a curve per position, not per network.
         let networks =
@@ -71,7 +87,7 @@ impl StepRecord {
 }
 
 /// The folder of one run: `config.toml` (every setting), `metrics.jsonl` (a line per logged iteration), TensorBoard
-/// events, `log.txt`, and `checkpoints/`.
+/// events, `log.txt`, `checkpoints/`, and `healthy/` for the watch.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -92,8 +108,10 @@ impl RunDir {
                 what: "holds a run already; resume it, or choose another folder".to_owned(),
             });
         }
-        let folder = run.file(CHECKPOINTS);
-        fs::create_dir_all(&folder).map_err(|e| TrainError::io("make the folder", &folder, e))?;
+        for folder in [CHECKPOINTS, HEALTHY].map(|name| run.file(name)) {
+            fs::create_dir_all(&folder)
+                .map_err(|e| TrainError::io("make the folder", &folder, e))?;
+        }
         write_atomically(&run.file(CONFIG), config.to_toml().as_bytes())?;
         Ok(run)
     }
@@ -124,6 +142,11 @@ impl RunDir {
     /// The checkpoints, of which `keep` are kept.
     pub fn checkpoints(&self, keep: usize) -> Checkpoints {
         Checkpoints::new(self.file(CHECKPOINTS), keep)
+    }
+
+    /// The last checkpoint that the collapse watch thought healthy, where the run may roll back to it.
+    pub(crate) fn healthy(&self) -> Checkpoints {
+        Checkpoints::new(self.file(HEALTHY), 1)
     }
 
     /// The lines of `metrics.jsonl`, oldest first. A last line that was cut off is left out.
@@ -213,6 +236,9 @@ mod tests {
             bits: Some([4, 8]),
             loss: 0.1,
             feature_std: 0.5,
+            effective_rank: 8.0,
+            agreement: 0.9,
+            gradient_norm: None,
         };
         StepRecord {
             step,

@@ -7,9 +7,11 @@ use slimbit_data::{Dataset, Loader, LoaderConfig, ViewBatch};
 use slimbit_graph::{Array, Graph, Shape, Width, backbones};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::config::{Loss, WatchAction};
 use crate::run_dir::{Recorder, RunDir, StepRecord};
 use crate::schedule::Timeline;
 use crate::ssl::{Learner, Moment, Networks};
+use crate::watch::{Finding, Watch};
 use crate::{TrainConfig, TrainError};
 
 /// What a run tells while it goes on.
@@ -30,6 +32,15 @@ pub enum Event {
         step: u64,
         /// The file.
         path: PathBuf,
+    },
+    /// Networks fell.
+    Collapsed(Finding),
+    /// The run went back, and goes on at a lower rate.
+    RolledBack {
+        /// Iterations done now.
+        step: u64,
+        /// Factor on the learning rate from here on.
+        lr_factor: f64,
     },
 }
 
@@ -53,6 +64,7 @@ pub struct Trainer {
     timeline: Timeline,
     loader: Loader,
     learner: Learner,
+    watch: Watch,
     step: u64,
     stop: Arc<AtomicBool>,
 }
@@ -90,7 +102,7 @@ impl Trainer {
         let loader = open_loader(&config)?;
         let learner = Learner::init(graph, &config)?;
         let run = RunDir::create(run_dir, &config)?;
-        let trainer = Self::assemble(config, run, loader, learner, 0);
+        let trainer = Self::assemble(config, run, loader, learner, Watch::default(), 0);
         trainer.save()?;
         Ok(trainer)
     }
@@ -119,7 +131,8 @@ impl Trainer {
         let loader = open_loader(&config)?;
         let step = checkpoint.step;
         let learner = Learner::from_checkpoint(&checkpoint, &config)?;
-        Ok(Self::assemble(config, run, loader, learner, step))
+        let watch = watch_of(&checkpoint);
+        Ok(Self::assemble(config, run, loader, learner, watch, step))
     }
 
     fn assemble(
@@ -127,6 +140,7 @@ impl Trainer {
         run: RunDir,
         loader: Loader,
         learner: Learner,
+        watch: Watch,
         step: u64,
     ) -> Self {
         let timeline = Timeline::new(config.schedule, config.epochs, loader.batches() as u64);
@@ -139,6 +153,7 @@ impl Trainer {
             timeline,
             loader,
             learner,
+            watch,
             step,
             stop,
         }
@@ -166,14 +181,18 @@ impl Trainer {
 
     /// The run as it is now.
     pub fn checkpoint(&self) -> Checkpoint {
-        self.learner.to_checkpoint(&self.config, self.step)
+        let mut checkpoint = self.learner.to_checkpoint(&self.config, self.step);
+        let watch = (Checkpoint::WATCH.to_owned(), self.watch.to_array());
+        checkpoint.tensors.extend([watch]);
+        checkpoint
     }
 
     /// Trains to the end, or until the stop flag is raised.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] where training diverges, [`TrainError::Io`] where something cannot be written,
-    /// [`TrainError::Data`]. The last checkpoint is intact in every case.
+    /// [`TrainError::NotFinite`] where training diverges and [`TrainError::Collapsed`] where networks fall, unless the
+    /// watch may roll back; [`TrainError::Io`] where something cannot be written; [`TrainError::Data`]. The last
+    /// checkpoint is intact in every case.
     pub fn run(&mut self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
         let mut recorder = Recorder::open(&self.run, self.step)?;
         let (done, steps) = self.progress();
@@ -206,16 +225,38 @@ impl Trainer {
                     self.save_and_tell(recorder, on_event)?;
                     return Ok(Outcome::Interrupted);
                 }
-                let record = self.iterate(views?, &mut pace)?;
+                let record = match self.iterate(&views?, &mut pace) {
+                    Err(error @ TrainError::NotFinite { .. })
+                        if self.config.watch.action == WatchAction::Rollback =>
+                    {
+                        recorder.log(&error.to_string())?;
+                        self.roll_back(recorder, on_event, error)?;
+                        break;
+                    }
+                    other => other?,
+                };
                 if record.step.is_multiple_of(self.config.run.log_every) || self.step == steps {
                     recorder.record(&record)?;
                 }
+                let finding = self.watch(&record);
                 let remaining = pace.remaining(steps - self.step);
                 on_event(Event::Step {
                     record,
                     steps,
                     remaining,
                 });
+                if let Some(finding) = finding {
+                    recorder.log(&finding.to_string())?;
+                    on_event(Event::Collapsed(finding.clone()));
+                    match self.config.watch.action {
+                        WatchAction::Off | WatchAction::Warn => {}
+                        WatchAction::Stop => return Err(TrainError::Collapsed(finding)),
+                        WatchAction::Rollback => {
+                            self.roll_back(recorder, on_event, TrainError::Collapsed(finding))?;
+                            break;
+                        }
+                    }
+                }
                 if self.step.is_multiple_of(self.config.run.checkpoint_every) && self.step < steps {
                     self.save_and_tell(recorder, on_event)?;
                 }
@@ -225,16 +266,70 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    fn iterate(&mut self, views: ViewBatch, pace: &mut Pace) -> Result<StepRecord, TrainError> {
+    fn watch(&mut self, record: &StepRecord) -> Option<Finding> {
+        match self.config.watch.action {
+            WatchAction::Off => None,
+            _ => self.watch.see(&self.config, record),
+        }
+    }
+
+    /// Goes back to the last healthy checkpoint, or to the beginning, and lowers the rate; gives up with `cause` after
+    /// so many times.
+    fn roll_back(
+        &mut self,
+        recorder: &mut Recorder,
+        on_event: &mut dyn FnMut(Event),
+        cause: TrainError,
+    ) -> Result<(), TrainError> {
+        let settings = &self.config.watch;
+        let Watch {
+            lr_factor,
+            rollbacks,
+            ..
+        } = self.watch;
+        if rollbacks == settings.most_rollbacks {
+            return Err(cause);
+        }
+        match self.run.healthy().latest() {
+            Ok(Some(checkpoint)) => {
+                self.learner = Learner::from_checkpoint(&checkpoint, &self.config)?;
+                self.watch = watch_of(&checkpoint);
+                self.step = checkpoint.step;
+            }
+            _ => {
+                let graph = self.learner.graph().clone();
+                self.learner = Learner::init(graph, &self.config)?;
+                self.watch = Watch::default();
+                self.step = 0;
+            }
+        }
+        self.watch.lr_factor = lr_factor * settings.lower_lr;
+        self.watch.rollbacks = rollbacks + 1;
+        self.checkpoints.go_back_to(&self.checkpoint())?;
+        let (step, lr_factor) = (self.step, self.watch.lr_factor);
+        *recorder = Recorder::open(&self.run, step)?;
+        recorder.log(&format!(
+            "rolled back to iteration {step}; the learning rate is {lr_factor} of the schedule's from here on"
+        ))?;
+        on_event(Event::RolledBack { step, lr_factor });
+        Ok(())
+    }
+
+    fn iterate(&mut self, views: &ViewBatch, pace: &mut Pace) -> Result<StepRecord, TrainError> {
         let (step, config) = (self.step, &self.config);
         let (epoch, _) = self.timeline.position(step);
-        let lr = self.timeline.lr(config.optim.lr, step);
+        let lr = self.lr();
         let quarter = self.timeline.quarter(step);
         let drawn = Networks::draw(&config.objective, config.seed, step, quarter);
         let images = views.n as f64;
+        let classes = match config.objective.base_loss {
+            Loss::CrossEntropy => Some(self.classes(views)?),
+            _ => None,
+        };
+        let moment = Moment { step, epoch, lr };
         let networks = self
             .learner
-            .iterate(config, &drawn, views, Moment { step, epoch, lr })?;
+            .iterate(config, &drawn, views, classes.as_deref(), moment)?;
         self.step += 1;
         let images_per_second = images / pace.lap().as_secs_f64().max(1e-9);
         Ok(StepRecord {
@@ -246,6 +341,30 @@ impl Trainer {
         })
     }
 
+    /// The rate of the coming iteration.
+    fn lr(&self) -> f64 {
+        self.timeline.lr(self.config.optim.lr, self.step) * self.watch.lr_factor
+    }
+
+    fn classes(&self, views: &ViewBatch) -> Result<Vec<u32>, TrainError> {
+        let (dataset, most) = (self.loader.dataset(), self.config.heads.dim);
+        let class = |&index: &usize| match dataset.label(index) {
+            Some(class) if (class as usize) < most => Ok(class),
+            Some(class) => Err(TrainError::value(
+                "heads.dim",
+                format!("{most} classes are too few for label {class}"),
+            )),
+            None => Err(TrainError::value(
+                "data.path",
+                format!(
+                    "{} has no labels, which base_loss = \"crossentropy\" needs",
+                    dataset.name(index)
+                ),
+            )),
+        };
+        views.indices.iter().map(class).collect()
+    }
+
     fn save(&self) -> Result<PathBuf, TrainError> {
         let checkpoint = self.checkpoint();
         let broken = |array: &Array| array.data.iter().any(|v| !v.is_finite());
@@ -253,9 +372,13 @@ impl Trainer {
             return Err(TrainError::NotFinite {
                 step: self.step,
                 place: "before it was saved".to_owned(),
-                lr: self.timeline.lr(self.config.optim.lr, self.step),
+                lr: self.lr(),
                 what: format!("`{name}` is not finite"),
             });
+        }
+        let settings = &self.config.watch;
+        if settings.action == WatchAction::Rollback && self.watch.is_healthy(&self.config) {
+            self.run.healthy().save(&checkpoint)?;
         }
         self.checkpoints.save(&checkpoint)
     }
@@ -301,6 +424,11 @@ impl Pace {
         let seconds = self.smoothed.unwrap_or(0.0) * steps as f64;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
+}
+
+fn watch_of(checkpoint: &Checkpoint) -> Watch {
+    let array = checkpoint.tensors.get(Checkpoint::WATCH);
+    array.and_then(Watch::from_array).unwrap_or_default()
 }
 
 fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {

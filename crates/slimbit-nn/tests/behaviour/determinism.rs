@@ -40,7 +40,7 @@ fn step(threads: usize) -> Vec<u32> {
                 head.forward(y.vector("features").unwrap()).unwrap()
             });
             let targets = z.clone().map(|z| normalise(z.without_autodiff()));
-            let loss = info_nce(z, targets, 0.5, None);
+            let loss = info_nce(z, targets, 0.5);
             bits.extend(to_vec(&loss).iter().map(|v| v.to_bits()));
             let grads = loss.backward();
             for value in net.store().values().iter().chain(head.store().values()) {

@@ -3,7 +3,9 @@ use std::ops::{Bound, RangeBounds};
 
 use slimbit_graph::backbones;
 
-use super::{Head, Loss, TrainConfig, Update};
+use super::{
+    BatchNorms, EmaUpdate, Head, Loss, Projector, StudentTarget, Target, TrainConfig, recipes,
+};
 use crate::TrainError;
 
 impl TrainConfig {
@@ -13,17 +15,38 @@ impl TrainConfig {
     /// [`TrainError::ConfigValue`] for the first setting that cannot be used, with its value and the remedy;
     /// [`TrainError::Graph`] for an unknown backbone; [`TrainError::Data`] for the augmentation and the input.
     pub fn validate(&self) -> Result<(), TrainError> {
+        recipes::text(&self.recipe)?;
         within("seed", self.seed, 0..=i64::MAX as u64)?;
         within("epochs", self.epochs, 1..=1_000_000)?;
         within("batch", self.batch, 2..=1 << 20)?;
         within("workers", self.workers, 0..=256)?;
+        if self.micro_batch != 0 && !self.batch.is_multiple_of(self.micro_batch) {
+            let what = format!(
+                "{} does not divide the batch of {}; choose 0 or a divisor",
+                self.micro_batch, self.batch
+            );
+            return Err(TrainError::value("micro_batch", what));
+        }
+        if self.micro_batch == 1 {
+            let what = "1 leaves batch-norm without statistics; choose 0 or at least 2";
+            return Err(TrainError::value("micro_batch", what));
+        }
         within("heads.hidden", self.heads.hidden, 1..=1 << 16)?;
+        within(
+            "heads.predictor_hidden",
+            self.heads.predictor_hidden,
+            0..=1 << 16,
+        )?;
         within("heads.dim", self.heads.dim, 1..=1 << 16)?;
         self.validate_objective()?;
+        self.validate_widths()?;
+        self.validate_combinations()?;
         self.validate_bits()?;
         within("optim.lr", self.optim.lr, 0.0..=1e6)?;
         within("optim.momentum", self.optim.momentum, 0.0..1.0)?;
         within("optim.weight_decay", self.optim.weight_decay, 0.0..=1.0)?;
+        within("optim.clip", self.optim.clip, 0.0..=1e6)?;
+        within("optim.trust", self.optim.trust, 1e-6..=1.0)?;
         within("optim.group.lambda", self.optim.group.lambda, 0.0..=1.0)?;
         within("optim.group.groups", self.optim.group.groups, 1..=1 << 10)?;
         let steepest = 1.0 / (self.optim.group.groups as f64 - 1.0).max(1.0);
@@ -32,6 +55,10 @@ impl TrainConfig {
         within("run.checkpoint_every", self.run.checkpoint_every, 1..)?;
         within("run.keep", self.run.keep, 1..)?;
         within("run.log_every", self.run.log_every, 1..)?;
+        within("watch.window", self.watch.window, 1..)?;
+        within("watch.least_std", self.watch.least_std, 0.0..=1.0)?;
+        within("watch.least_rank", self.watch.least_rank, 0.0..=1.0)?;
+        within("watch.lower_lr", self.watch.lower_lr, 1e-3..=1.0)?;
         self.augment.validate()?;
         self.preprocess.validate()?;
         let input = &self.preprocess;
@@ -43,17 +70,13 @@ impl TrainConfig {
     fn validate_objective(&self) -> Result<(), TrainError> {
         let objective = &self.objective;
         within("objective.temperature", objective.temperature, 1e-3..=1e3)?;
+        within("objective.queue", objective.queue, 1..=1 << 20)?;
         within("objective.ema", objective.ema, 0.0..=1.0)?;
+        within("objective.map_weight", objective.map_weight, 0.0..=1e3)?;
         within(
             "objective.student_weight",
             objective.student_weight,
             0.0..=1e3,
-        )?;
-        within("objective.widths.min", objective.widths.min, 0.05..=1.0)?;
-        within(
-            "objective.widths.per_step",
-            objective.widths.per_step,
-            1..=16,
         )?;
         if objective.head == Head::Shared && objective.base_loss == Loss::InfoNce {
             return Err(TrainError::value(
@@ -61,13 +84,92 @@ impl TrainConfig {
                 "`shared` is the base network's predictor, which only base_loss = \"cosine\" has; write `auxiliary`",
             ));
         }
-        if objective.update == Update::Accumulated && objective.widths.per_step == 1 {
+        Ok(())
+    }
+
+    fn validate_widths(&self) -> Result<(), TrainError> {
+        let widths = &self.objective.widths;
+        within("objective.widths.max", widths.max, 0.05..=1.0)?;
+        within("objective.widths.min", widths.min, 0.05..=widths.max)?;
+        within("objective.widths.per_step", widths.per_step, 1..=16)?;
+        for &width in &widths.list {
+            within("objective.widths.list", width, widths.min..=widths.max)?;
+        }
+        let descending = widths.list.windows(2).all(|pair| pair[0] > pair[1]);
+        let from_largest = widths.list.first().is_none_or(|&first| first == widths.max);
+        if !descending || !from_largest {
+            let what = format!(
+                "{:?} must fall, from widths.max = {}",
+                widths.list, widths.max
+            );
+            return Err(TrainError::value("objective.widths.list", what));
+        }
+        if self.model.batch_norm == BatchNorms::Switchable && widths.list.is_empty() {
             return Err(TrainError::value(
-                "objective.update",
-                "`accumulated` halves the base's gradient for the sake of students; widths.per_step = 1 has none",
+                "model.batch_norm",
+                "`switchable` has batch-norms of the widths in objective.widths.list, which is empty",
             ));
         }
         Ok(())
+    }
+
+    /// Settings that only make sense together.
+    fn validate_combinations(&self) -> Result<(), TrainError> {
+        let (objective, heads) = (&self.objective, &self.heads);
+        let refuse = |wrong: bool, key: &str, what: &str| match wrong {
+            true => Err(TrainError::value(key, what)),
+            false => Ok(()),
+        };
+        let one_kind = |loss| (objective.base_loss == loss) != (objective.student_loss == loss);
+        refuse(
+            one_kind(Loss::Moco) || one_kind(Loss::CrossEntropy),
+            "objective.student_loss",
+            "`moco` and `crossentropy` look at one view, the others at two; base_loss and student_loss must agree",
+        )?;
+        let classifies = objective.base_loss == Loss::CrossEntropy;
+        refuse(
+            classifies != (heads.projector == Projector::Linear),
+            "heads.projector",
+            "`linear` is the classifier of base_loss = \"crossentropy\", which needs it, and of nothing else",
+        )?;
+        refuse(
+            classifies && (objective.target != Target::Online || objective.head != Head::None),
+            "objective.target",
+            "a classifier teaches its students itself; with base_loss = \"crossentropy\" write target = \"online\" and head = \"none\"",
+        )?;
+        let teacher = objective.target == Target::Ema;
+        refuse(
+            objective.base_loss == Loss::Moco && !teacher,
+            "objective.target",
+            "MoCo's keys come from a teacher; write `ema`",
+        )?;
+        refuse(
+            objective.ema_update != EmaUpdate::Iteration && !teacher,
+            "objective.ema_update",
+            "there is no teacher to move; write target = \"ema\"",
+        )?;
+        refuse(
+            objective.target == Target::Quantised
+                && !(objective.bits.enabled && objective.widths.min == objective.widths.max),
+            "objective.target",
+            "`quantised` is a network of one width at drawn bit-widths; enable bits and let widths.min be widths.max",
+        )?;
+        refuse(
+            objective.student_target == StudentTarget::Own && objective.bits.enabled,
+            "objective.student_target",
+            "`own` trains every width by itself, in float; disable bits",
+        )?;
+        refuse(
+            (objective.map_weight > 0.0) == objective.maps.is_empty(),
+            "objective.maps",
+            "the stages in `maps` and a positive `map_weight` belong together",
+        )?;
+        refuse(
+            objective.map_weight > 0.0
+                && matches!(objective.base_loss, Loss::Moco | Loss::CrossEntropy),
+            "objective.map_weight",
+            "maps are compared across two views, which this base_loss does not see; write 0",
+        )
     }
 
     fn validate_bits(&self) -> Result<(), TrainError> {
@@ -121,21 +223,7 @@ fn within<T: PartialOrd + Display + Copy>(
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Preset, TrainConfig};
-
-    #[test]
-    fn presets_are_valid() {
-        for preset in [
-            Preset::Combined,
-            Preset::Us3l,
-            Preset::Ssql,
-            Preset::SsqlSimsiam,
-        ] {
-            let config = TrainConfig::preset(preset);
-            assert_eq!(config.preset, preset);
-            config.validate().unwrap();
-        }
-    }
+    use crate::config::TrainConfig;
 
     #[test]
     fn values_out_of_range_are_named_with_the_remedy() {

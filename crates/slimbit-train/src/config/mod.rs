@@ -1,11 +1,12 @@
-//! The settings of a run: what they mean, the published recipes, and how they are read.
+//! The settings of a run: what they mean, the recipes by name, and how they are read.
 //!
-//! A configuration is a preset ([`Preset`]), over which a TOML file is laid, over which `key=value`
+//! A configuration is a [recipe](recipes), over which a TOML file is laid, over which `key=value`
 //! overrides are laid. The result always holds every setting; it is what a run directory keeps.
 
 mod check;
-mod presets;
+mod defaults;
 mod read;
+pub mod recipes;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,8 @@ use slimbit_num::WeightGrid;
 /// ```
 /// use slimbit_train::TrainConfig;
 ///
-/// let config = TrainConfig::from_toml("preset = \"us3l\"\nepochs = 10", &["optim.lr=0.1"])?;
+/// let text = "recipe = \"us3l/resnet18-cifar100\"\nepochs = 10";
+/// let config = TrainConfig::from_toml(text, &["optim.lr=0.1"])?;
 /// assert!(!config.objective.bits.enabled);
 /// assert_eq!((config.epochs, config.optim.lr), (10, 0.1));
 ///
@@ -29,14 +31,18 @@ use slimbit_num::WeightGrid;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The recipe that gives every setting its default.
-    pub preset: Preset,
+    /// The recipe that gives every setting its default; one of [`recipes::names`].
+    pub recipe: String,
     /// Seed of the initialisation, the images' order, the views and the students.
     pub seed: u64,
     /// Passes over the training images.
     pub epochs: u64,
-    /// Images per iteration. Batch statistics and InfoNCE negatives are of this many (spec 3.15, 15).
+    /// Images per iteration.
     pub batch: usize,
+    /// Images per pass; 0 for the whole batch at once. Batch statistics, quantiser ranges and InfoNCE's negatives are of
+    /// this many, gradients add up: one device that computes what several compute together (spec 3.15, 15 and 16),
+    /// in the memory of one.
+    pub micro_batch: usize,
     /// Threads that decode and augment. Does not change what is computed.
     pub workers: usize,
     /// How weights become integers; must be the grid that is deployed.
@@ -56,32 +62,19 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// What is kept on disk, and how often.
     pub run: RunConfig,
+    /// What happens when networks collapse.
+    pub watch: WatchConfig,
     /// The distribution of the two views.
     pub augment: AugmentConfig,
     /// The network's input.
     pub preprocess: Preprocess,
 }
 
-/// A published recipe, or the combination of both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Preset {
-    /// Widths and bit-widths elastic together (spec section 5.2).
-    #[default]
-    Combined,
-    /// US3L's CIFAR recipe (spec section 3.11, first row): widths only.
-    Us3l,
-    /// SSQL-BYOL (spec section 4.5, variants): bit-widths only, momentum teacher.
-    Ssql,
-    /// SSQL-SimSiam (spec section 4.5): bit-widths only, the network's own output as target.
-    SsqlSimsiam,
-}
-
 /// The images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A folder of IDX files, CIFAR binaries or pictures; labels are not read.
+    /// A folder of IDX files, CIFAR binaries or pictures. Labels are read by `base_loss = "crossentropy"` alone.
     pub path: PathBuf,
 }
 
@@ -91,15 +84,46 @@ pub struct DataConfig {
 pub struct ModelConfig {
     /// A name that [`slimbit_graph::backbones::by_name`] reads, such as `resnet18-cifar`.
     pub backbone: String,
+    /// How weights begin.
+    pub init: Init,
+    /// Begin residual blocks as identities: the last batch-norm's scale is 0.
+    pub zero_init_residual: bool,
+    /// Whose a batch-norm's scale and shift are.
+    pub batch_norm: BatchNorms,
+}
+
+/// How convolution weights begin (spec section 1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// `U(±1/√fan_in)`, PyTorch's default: the CIFAR residual networks.
+    Uniform,
+    /// `N(0, 2/fan_out)`: the ImageNet residual networks and MobileNetV2.
+    FanOut,
+}
+
+/// Whose a batch-norm's scale and shift are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorms {
+    /// All widths'; a narrow network has the leading ones.
+    Shared,
+    /// Each width's own, for the widths of `objective.widths.list` (S-Net; spec section 3.11). Such a run is exported
+    /// one width at a time.
+    Switchable,
 }
 
 /// Projector and predictors (spec sections 3.3 and 4.5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadsConfig {
+    /// What turns features into embeddings.
+    pub projector: Projector,
     /// Hidden width of the projector and of the predictors.
     pub hidden: usize,
-    /// Width `d` of the embedding.
+    /// Hidden width of the predictors where it is another one; 0 where not.
+    pub predictor_hidden: usize,
+    /// Width `d` of the embedding; the number of classes where there is a classifier.
     pub dim: usize,
     /// End the projector with a batch-norm that has no affine part (SSQL).
     pub final_norm: bool,
@@ -107,24 +131,46 @@ pub struct HeadsConfig {
     pub eight_bit_projector: bool,
 }
 
+/// What turns features into embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Projector {
+    /// Three linear layers with batch-norm between them.
+    Mlp3,
+    /// Two linear layers without batch-norm (MoCo v2).
+    Mlp2,
+    /// One linear layer: a classifier.
+    Linear,
+}
+
 /// What is minimised, by which networks. US3L and SSQL are settings of this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// Loss of the full-width float network. InfoNCE takes the projector's output, cosine the predictor's.
+    /// Loss of the full-width float network. Cosine takes the predictor's output, the others the projector's.
     pub base_loss: Loss,
     /// Loss of the students.
     pub student_loss: Loss,
-    /// Temperature of InfoNCE.
+    /// Temperature of InfoNCE and MoCo.
     pub temperature: f64,
+    /// Keys in MoCo's queue (K).
+    pub queue: usize,
     /// Where the targets come from.
     pub target: Target,
     /// Momentum `m` of the teacher.
     pub ema: f64,
+    /// When the teacher moves.
+    pub ema_update: EmaUpdate,
+    /// Whose targets students have.
+    pub student_target: StudentTarget,
     /// What students are seen through.
     pub head: Head,
     /// Weight of a student's loss (lambda_d).
     pub student_weight: f64,
+    /// Weight of the distillation of intermediate maps; 0 switches it off (spec section 3.8).
+    pub map_weight: f64,
+    /// Stages whose maps are distilled, by name: the last of each part of the network, before the addition.
+    pub maps: Vec<String>,
     /// When the optimiser steps.
     pub update: Update,
     /// The widths of students.
@@ -141,6 +187,11 @@ pub enum Loss {
     InfoNce,
     /// Negative cosine similarity, cross-view.
     Cosine,
+    /// The first view against the target of the second and a queue of earlier targets (MoCo).
+    Moco,
+    /// Cross-entropy of a classifier: with the labels for the base, with the base's answers for students. Sees the first
+    /// view alone.
+    CrossEntropy,
 }
 
 /// Where targets come from. They are made once per iteration, before any weight moves.
@@ -151,6 +202,31 @@ pub enum Target {
     Ema,
     /// The base network's own output, without gradient (SimSiam).
     Online,
+    /// The output of the full-width network at the drawn bit-widths, without gradient; there are no students. The
+    /// "reverse" control of SSQL (spec section 4.5).
+    Quantised,
+}
+
+/// When the teacher moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EmaUpdate {
+    /// Once per iteration.
+    Iteration,
+    /// Before every network's sub-step; the targets stay those of the first (spec section 3.4).
+    SubStep,
+    /// Before every network's sub-step, with targets anew: the control without consistent guidance.
+    SubStepFresh,
+}
+
+/// Whose targets students have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StudentTarget {
+    /// The base's.
+    Base,
+    /// Their own, at their width, by the base's loss: the universally slimmable network without distillation.
+    Own,
 }
 
 /// What students are seen through before they are compared with the target.
@@ -176,11 +252,15 @@ pub enum Update {
 }
 
 /// The widths of students (spec section 3.5).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WidthsConfig {
-    /// The smallest width; 1 trains one width only.
+    /// The smallest width.
     pub min: f64,
+    /// The largest width, that of the base and of the teacher. Where it is the smallest too, one width is trained.
+    pub max: f64,
+    /// Exactly these widths in every iteration, instead of drawn ones; empty where they are drawn.
+    pub list: Vec<f64>,
     /// Networks per iteration, the base included (N).
     pub per_step: usize,
     /// Always take the largest and the smallest width. Without, the largest drawn width is the base.
@@ -211,6 +291,8 @@ pub struct BitsConfig {
     pub narrow_weight: u8,
     /// Where the activation ranges of quantised full-width students come from.
     pub full_width_ranges: Ranges,
+    /// Keep the gradient from the scales of weights; in SSQL's code it also reaches every channel's largest weight.
+    pub detach_scales: bool,
 }
 
 /// How the range from which widths or bits are drawn develops.
@@ -234,18 +316,34 @@ pub enum Ranges {
     Dynamic,
 }
 
-/// Stochastic gradient descent (spec section 1.2).
+/// The descent (spec section 1.2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimConfig {
+    /// The rule.
+    pub algorithm: Algorithm,
     /// The initial learning rate.
     pub lr: f64,
     /// Momentum.
     pub momentum: f64,
     /// L2 penalty on every trainable tensor, once per optimiser step. Ignored where `group.lambda` is positive.
     pub weight_decay: f64,
+    /// Largest global norm of a step's gradient; 0 does not clip.
+    pub clip: f64,
+    /// Trust coefficient of LARS.
+    pub trust: f64,
     /// Group regularisation.
     pub group: GroupConfig,
+}
+
+/// How weights move along a gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// The same, each tensor's gradient scaled to its weights; for large batches (spec section 3.9).
+    Lars,
 }
 
 /// Group regularisation (spec section 3.7); replaces the weight decay where `lambda` is positive.
@@ -292,6 +390,38 @@ pub struct RunConfig {
     pub keep: usize,
     /// Iterations between lines of `metrics.jsonl` and TensorBoard events.
     pub log_every: u64,
+}
+
+/// The collapse watch. It compares each sampled kind of network (base, narrow, quantised) with what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchConfig {
+    /// What happens when a network falls.
+    pub action: WatchAction,
+    /// Iterations over which measures are averaged, and after which the watch begins.
+    pub window: u64,
+    /// A feature spread below this is a collapse (healthy: 0.4 to 0.6).
+    pub least_std: f64,
+    /// An effective rank below this share of its best average is a collapse.
+    pub least_rank: f64,
+    /// Factor on the learning rate after a roll back.
+    pub lower_lr: f64,
+    /// Roll backs before the run gives up.
+    pub most_rollbacks: u32,
+}
+
+/// What happens when a network falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchAction {
+    /// Nothing.
+    Off,
+    /// The log says so, with the likely cause.
+    Warn,
+    /// That, and the run goes back to the last healthy checkpoint and on at a lower rate.
+    Rollback,
+    /// That, and the run stops.
+    Stop,
 }
 
 impl TrainConfig {

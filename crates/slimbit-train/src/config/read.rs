@@ -1,10 +1,9 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Preset, TrainConfig};
+use super::{TrainConfig, recipes};
 use crate::TrainError;
 
 impl TrainConfig {
@@ -18,7 +17,7 @@ impl TrainConfig {
     }
 
     /// Reads TOML text and lays `key=value` overrides with dotted keys over it. What neither names has the value of
-    /// the preset.
+    /// the recipe.
     ///
     /// # Errors
     /// [`TrainError::UnknownKey`] with the nearest existing key, [`TrainError::ConfigSyntax`], and what
@@ -52,17 +51,42 @@ fn read(
     for text in overrides {
         apply(&mut asked, text.as_ref(), &known)?;
     }
-    let preset = match asked.get("preset") {
-        Some(value) => Preset::deserialize(value.clone())
-            .map_err(|e| TrainError::value("preset", one_line(e.message())))?,
-        None => Preset::default(),
-    };
-    let mut settings = table_of(&TrainConfig::preset(preset));
+    let mut settings = known;
+    lay_recipes(&mut settings, &asked, MOST_BASES)?;
     overlay(&mut settings, asked);
     let config: TrainConfig = serde_path_to_error::deserialize(Value::Table(settings))
         .map_err(|e| TrainError::value(e.path().to_string(), one_line(e.inner().message())))?;
     config.validate()?;
     Ok(config)
+}
+
+/// Recipes that may be laid over one another.
+const MOST_BASES: usize = 8;
+
+/// Lays the recipe that `asked` names over `settings`, and before it the ones that it is laid over itself.
+fn lay_recipes(settings: &mut Table, asked: &Table, left: usize) -> Result<(), TrainError> {
+    let name = match asked.get("recipe") {
+        None => return Ok(()),
+        Some(Value::String(name)) => name,
+        Some(other) => return Err(TrainError::value("recipe", format!("{other} is no name"))),
+    };
+    if left == 0 {
+        return Err(TrainError::value(
+            "recipe",
+            format!("`{name}` is laid over itself"),
+        ));
+    }
+    let recipe: Table =
+        recipes::text(name)?
+            .parse()
+            .map_err(|e: toml::de::Error| TrainError::ConfigSyntax {
+                origin: format!("recipe {name}"),
+                what: one_line(&e.to_string()),
+            })?;
+    check_keys(&format!("recipe {name}"), &recipe, settings, "")?;
+    lay_recipes(settings, &recipe, left - 1)?;
+    overlay(settings, recipe);
+    Ok(())
 }
 
 fn table_of(config: &TrainConfig) -> Table {
@@ -190,14 +214,11 @@ mod tests {
     const NONE: &[&str] = &[];
 
     #[test]
-    fn settings_survive_toml() {
-        for preset in [
-            Preset::Combined,
-            Preset::Us3l,
-            Preset::Ssql,
-            Preset::SsqlSimsiam,
-        ] {
-            let config = TrainConfig::preset(preset);
+    fn every_recipe_is_valid_and_survives_toml() {
+        for recipe in recipes::names() {
+            let config = TrainConfig::recipe(&recipe).unwrap();
+            assert_eq!(config.recipe, recipe);
+            assert!(!recipes::summary(&recipe).unwrap().is_empty());
             assert_eq!(
                 TrainConfig::from_toml(&config.to_toml(), NONE).unwrap(),
                 config
@@ -206,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_laid_over_the_preset_and_overrides_over_the_file() {
-        let text = "preset = \"ssql\"\n[optim]\nlr = 0.2\n[objective]\nbase_loss = \"infonce\"\nhead = \"none\"";
+    fn the_file_is_laid_over_the_recipe_and_overrides_over_the_file() {
+        let text = "recipe = \"ssql/resnet18-cifar10-byol\"\n[optim]\nlr = 0.2\n[objective]\nbase_loss = \"infonce\"\nhead = \"none\"";
         let overrides = [
             "optim.lr=0.1",
             "objective.widths.schedule=static",
@@ -222,9 +243,11 @@ mod tests {
     }
 
     #[test]
-    fn an_override_may_name_the_preset_and_text_that_looks_like_a_number() {
-        let config = TrainConfig::from_toml("", &["preset=us3l", "data.path=2024"]).unwrap();
-        assert_eq!(config.preset, Preset::Us3l);
+    fn an_override_may_name_the_recipe_and_text_that_looks_like_a_number() {
+        let config =
+            TrainConfig::from_toml("", &["recipe=us3l/resnet18-cifar100", "data.path=2024"])
+                .unwrap();
+        assert_eq!(config.recipe, "us3l/resnet18-cifar100");
         assert_eq!(config.data.path, Path::new("2024"));
     }
 
@@ -287,7 +310,7 @@ mod tests {
             error.contains("objective.base_loss") && error.contains("infonce"),
             "{error}"
         );
-        let error = TrainConfig::from_toml("preset = \"us4l\"", NONE)
+        let error = TrainConfig::from_toml("recipe = \"us4l/resnet18-cifar100\"", NONE)
             .unwrap_err()
             .to_string();
         assert!(error.contains("us3l"), "{error}");

@@ -1,13 +1,18 @@
 use std::collections::BTreeMap;
 
 use slimbit_graph::{Array, Graph, ParamSpec, Params, Width};
-use slimbit_nn::{GroupReg, Head, HeadSpec, Net, NnError, ParamStore, Sgd, parse_device};
+use slimbit_nn::{
+    GroupReg, Head, HeadSpec, MapProjector, Net, NnError, ParamStore, Sgd, parse_device,
+};
 
+use super::queue::Queue;
 use crate::checkpoint::Checkpoint;
-use crate::config::{Head as StudentHead, Loss, Target};
+use crate::config::{
+    Algorithm, BatchNorms, Head as StudentHead, Init, Loss, Projector, Target, WidthsConfig,
+};
 use crate::{TrainConfig, TrainError};
 
-/// The network that learns, the heads that it learns through, its teacher and the optimiser.
+/// The network that learns, what it learns through, its teacher and the optimiser.
 pub(crate) struct Learner {
     pub(super) net: Net,
     pub(super) projector: Head,
@@ -15,7 +20,10 @@ pub(crate) struct Learner {
     pub(super) predictor: Option<Head>,
     /// `h'`, where students have a head of their own.
     pub(super) auxiliary: Option<Head>,
+    /// What students' intermediate maps are compared through.
+    pub(super) maps: Option<MapProjector>,
     pub(super) teacher: Option<Teacher>,
+    pub(super) queue: Option<Queue>,
     pub(super) sgd: Sgd,
     pub(super) group: Option<GroupReg>,
 }
@@ -26,87 +34,142 @@ pub(super) struct Teacher {
     pub(super) projector: Head,
 }
 
+/// What a trained store is part of: its place in a checkpoint, and which penalties it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Net,
+    Projector,
+    Predictor,
+    Maps,
+}
+
+impl Part {
+    fn place(self) -> &'static str {
+        match self {
+            Self::Net => "net/",
+            Self::Projector | Self::Predictor => HEADS,
+            Self::Maps => "maps/",
+        }
+    }
+}
+
 /// Where a checkpoint keeps what.
-const NET: &str = "net/";
 const HEADS: &str = "heads/";
 const TEACHER_NET: &str = "teacher/net/";
 const TEACHER_HEADS: &str = "teacher/heads/";
 const MOMENTUM: &str = "momentum/";
+const QUEUE: &str = "queue/keys";
 
 impl Learner {
     /// A network and heads with random parameters, which depend on the seed and their names.
     pub(crate) fn init(graph: Graph, config: &TrainConfig) -> Result<Self, TrainError> {
         let device = parse_device("cpu")?.autodiff();
-        Self::with_net(Net::init(graph, config.seed, &device)?, config)
+        let init = match config.model.init {
+            Init::Uniform => slimbit_nn::Init::KaimingUniform,
+            Init::FanOut => slimbit_nn::Init::KaimingNormalFanOut,
+        };
+        let mut net = Net::init_with(graph, init, config.seed, &device)?;
+        if config.model.zero_init_residual {
+            net = net.with_zero_residuals();
+        }
+        Self::with_net(net, config)
     }
 
-    fn with_net(net: Net, config: &TrainConfig) -> Result<Self, TrainError> {
-        let (heads, objective) = (&config.heads, &config.objective);
+    fn with_net(mut net: Net, config: &TrainConfig) -> Result<Self, TrainError> {
+        let (heads, objective, seed) = (&config.heads, &config.objective, config.seed);
+        net.detach_weight_scales(objective.bits.detach_scales);
+        if config.model.batch_norm == BatchNorms::Switchable {
+            net = net.with_switched_norms(&listed(&objective.widths)?)?;
+        }
         let features = net
             .graph()
             .output_shape("features", Width::FULL)?
             .channels();
-        let projector = match heads.final_norm {
-            true => HeadSpec::normalised_projector(features, heads.hidden, heads.dim),
-            false => {
+        let projector = match (heads.projector, heads.final_norm) {
+            (Projector::Mlp3, true) => {
+                HeadSpec::normalised_projector(features, heads.hidden, heads.dim)
+            }
+            (Projector::Mlp3, false) => {
                 let middle_bias = objective.base_loss == Loss::InfoNce;
                 HeadSpec::projector(features, heads.hidden, heads.dim, middle_bias)
             }
+            (Projector::Mlp2, _) => HeadSpec::plain_projector(features, heads.hidden, heads.dim),
+            (Projector::Linear, _) => HeadSpec::classifier(features, heads.dim),
         };
         let device = net.store().device().clone();
-        let head = |name, spec| Head::init(name, spec, config.seed, &device);
+        let head = |name, spec| Head::init(name, spec, seed, &device);
+        let hidden = match heads.predictor_hidden {
+            0 => heads.hidden,
+            own => own,
+        };
         let predictor = |wanted: bool, name| {
             wanted
-                .then(|| head(name, HeadSpec::predictor(heads.dim, heads.hidden)))
+                .then(|| head(name, HeadSpec::predictor(heads.dim, hidden)))
                 .transpose()
         };
         let projector = head("projector", projector)?;
+        let channels: Vec<usize> = objective
+            .maps
+            .iter()
+            .map(|stage| net.map_channels(stage))
+            .collect::<Result<_, _>>()?;
+        let maps = (objective.map_weight > 0.0)
+            .then(|| MapProjector::init("map", &channels, seed, &device));
+        let queues = [objective.base_loss, objective.student_loss].contains(&Loss::Moco);
         let mut learner = Self {
             predictor: predictor(objective.base_loss == Loss::Cosine, "predictor")?,
             auxiliary: predictor(objective.head == StudentHead::Auxiliary, "auxiliary")?,
+            maps: maps.transpose()?,
             teacher: (objective.target == Target::Ema).then(|| Teacher {
                 net: net.teacher(),
                 projector: projector.teacher(),
             }),
+            queue: queues.then(|| Queue::init(objective.queue, heads.dim, seed)),
             group: group_reg(config),
             sgd: Sgd::new(0.0, 0.0, &[]),
             net,
             projector,
         };
-        let decay = if learner.group.is_some() {
-            0.0
-        } else {
-            config.optim.weight_decay
-        };
-        learner.sgd = Sgd::new(config.optim.momentum, decay, &learner.trained());
+        learner.sgd = descent(config, &learner.trained());
         Ok(learner)
     }
 
-    /// Everything that is trained: the network, the projector, then the predictors that exist.
-    fn trained(&self) -> Vec<&ParamStore> {
-        let heads = [
-            Some(&self.projector),
-            self.predictor.as_ref(),
-            self.auxiliary.as_ref(),
-        ];
-        [self.net.store()]
-            .into_iter()
-            .chain(heads.into_iter().flatten().map(Head::store))
-            .collect()
+    pub(crate) fn graph(&self) -> &Graph {
+        self.net.graph()
     }
 
-    /// The optimiser, and what it moves in the order of [`Self::trained`].
+    /// Everything that is trained, and what it is part of.
+    fn parts(&self) -> Vec<(Part, &ParamStore)> {
+        let heads = [&self.predictor, &self.auxiliary].into_iter().flatten();
+        [
+            (Part::Net, self.net.store()),
+            (Part::Projector, self.projector.store()),
+        ]
+        .into_iter()
+        .chain(heads.map(|head| (Part::Predictor, head.store())))
+        .chain(self.maps.as_ref().map(|maps| (Part::Maps, maps.store())))
+        .collect()
+    }
+
+    fn trained(&self) -> Vec<&ParamStore> {
+        self.parts().into_iter().map(|(_, store)| store).collect()
+    }
+
+    /// What each store that the optimiser moves is part of, in its order.
+    pub(super) fn trained_parts(&self) -> Vec<Part> {
+        self.parts().into_iter().map(|(part, _)| part).collect()
+    }
+
+    /// The optimiser, and what it moves in the order of [`Self::parts`].
     pub(super) fn descent(&mut self) -> (&mut Sgd, Vec<&mut ParamStore>) {
-        let heads = [
-            Some(&mut self.projector),
-            self.predictor.as_mut(),
-            self.auxiliary.as_mut(),
-        ];
-        let heads = heads.into_iter().flatten().map(Head::store_mut);
-        (
-            &mut self.sgd,
-            [self.net.store_mut()].into_iter().chain(heads).collect(),
-        )
+        let heads = [&mut self.predictor, &mut self.auxiliary]
+            .into_iter()
+            .flatten();
+        let stores = [self.net.store_mut(), self.projector.store_mut()]
+            .into_iter()
+            .chain(heads.map(Head::store_mut))
+            .chain(self.maps.as_mut().map(MapProjector::store_mut));
+        (&mut self.sgd, stores.collect())
     }
 
     /// The state after `step` iterations.
@@ -116,13 +179,18 @@ impl Learner {
             let arrays = store.to_params().0.into_iter();
             tensors.extend(arrays.map(|(name, array)| (format!("{prefix}{name}"), array)));
         };
-        for (prefix, store) in self.trained_places() {
-            put(prefix, store);
+        for (part, store) in self.parts() {
+            put(part.place(), store);
         }
         if let Some(teacher) = &self.teacher {
             put(TEACHER_NET, teacher.net.store());
             put(TEACHER_HEADS, teacher.projector.store());
         }
+        tensors.extend(
+            self.queue
+                .iter()
+                .map(|queue| (QUEUE.to_owned(), queue.to_array())),
+        );
         tensors.extend(self.momentum());
         Checkpoint {
             step,
@@ -137,23 +205,21 @@ impl Learner {
         checkpoint: &Checkpoint,
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
-        let device = parse_device("cpu")?.autodiff();
-        let net = Net::from_params(checkpoint.graph.clone(), &checkpoint.params(), &device)?;
-        let mut learner = Self::with_net(net, config)?;
-        let heads = params(checkpoint, HEADS);
-        for head in [learner.predictor.as_mut(), learner.auxiliary.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            load(head.store_mut(), &heads)?;
+        let mut learner = Self::init(checkpoint.graph.clone(), config)?;
+        let parts = learner.trained_parts();
+        let (_, stores) = learner.descent();
+        for (part, store) in parts.into_iter().zip(stores) {
+            load(store, &params(checkpoint, part.place()))?;
         }
-        load(learner.projector.store_mut(), &heads)?;
         if let Some(teacher) = &mut learner.teacher {
             load(teacher.net.store_mut(), &params(checkpoint, TEACHER_NET))?;
             load(
                 teacher.projector.store_mut(),
                 &params(checkpoint, TEACHER_HEADS),
             )?;
+        }
+        if let (Some(queue), Some(array)) = (&mut learner.queue, checkpoint.tensors.get(QUEUE)) {
+            *queue = Queue::from_array(array);
         }
         let bytes = learner.momentum_bytes(&checkpoint.tensors);
         let stores: Vec<ParamStore> = learner.trained().into_iter().cloned().collect();
@@ -163,17 +229,12 @@ impl Learner {
         Ok(learner)
     }
 
-    fn trained_places(&self) -> impl Iterator<Item = (&'static str, &ParamStore)> {
-        let places = [NET].into_iter().chain(std::iter::repeat(HEADS));
-        places.zip(self.trained())
-    }
-
     fn trained_specs(&self) -> impl Iterator<Item = (String, &ParamSpec)> {
-        self.trained_places().flat_map(|(prefix, store)| {
+        self.parts().into_iter().flat_map(|(part, store)| {
             store
                 .specs()
                 .iter()
-                .map(move |spec| (format!("{MOMENTUM}{prefix}{}", spec.name), spec))
+                .map(move |spec| (format!("{MOMENTUM}{}{}", part.place(), spec.name), spec))
         })
     }
 
@@ -216,6 +277,28 @@ impl Learner {
             );
         }
         bytes
+    }
+}
+
+/// The widths that are trained in every iteration.
+fn listed(widths: &WidthsConfig) -> Result<Vec<Width>, TrainError> {
+    let width = |&w: &f64| Width::new(w).map_err(TrainError::from);
+    widths.list.iter().map(width).collect()
+}
+
+fn descent(config: &TrainConfig, stores: &[&ParamStore]) -> Sgd {
+    let optim = &config.optim;
+    let decay = match group_reg(config) {
+        Some(_) => 0.0,
+        None => optim.weight_decay,
+    };
+    let mut sgd = Sgd::new(optim.momentum, decay, stores);
+    if optim.clip > 0.0 {
+        sgd = sgd.with_clipping(optim.clip);
+    }
+    match optim.algorithm {
+        Algorithm::Sgd => sgd,
+        Algorithm::Lars => sgd.with_lars(optim.trust),
     }
 }
 

@@ -1,9 +1,11 @@
-//! Self-supervised objectives over all widths and bit-widths: which networks an iteration trains, and how.
+//! Objectives over all widths and bit-widths: which networks an iteration trains, and how.
 //!
-//! There is one step, the combined one (`Learner::iterate`); US3L and SSQL are settings of it
-//! ([`Preset`](crate::config::Preset)).
+//! There is one step (`Learner::iterate`); US3L, SSQL, their combination and every baseline are settings of it
+//! ([recipes](crate::config::recipes)).
 
 mod learner;
+mod objective;
+mod queue;
 mod sampling;
 mod step;
 

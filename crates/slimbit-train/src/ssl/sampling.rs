@@ -37,7 +37,7 @@ impl fmt::Display for Student {
 /// The networks of one iteration: a float base, then students.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Networks {
-    /// Width of the base: 1, unless sandwich sampling is off.
+    /// Width of the base: the largest of all, unless sandwich sampling is off.
     pub base: Width,
     /// Students, in the order in which they are trained: widths descending.
     pub students: Vec<Student>,
@@ -66,9 +66,10 @@ impl Networks {
                 students: students.collect(),
             };
         }
+        let full = width(objective.widths.max);
         let replaced = match narrow.len() {
             0 => {
-                narrow.push(Width::FULL);
+                narrow.push(full);
                 Some(0)
             }
             count => rng
@@ -80,9 +81,9 @@ impl Networks {
             .enumerate()
             .map(|(index, width)| {
                 if replaced == Some(index) {
-                    let pair = draw_bits(bits, Width::FULL, quarter, rng);
+                    let pair = draw_bits(bits, full, quarter, rng);
                     return Student {
-                        width: Width::FULL,
+                        width: full,
                         bits: Some(pair),
                     };
                 }
@@ -116,24 +117,30 @@ fn stream(seed: u64, step: u64) -> ChaCha8Rng {
 fn smallest_width(widths: &WidthsConfig, quarter: usize) -> f64 {
     match (widths.schedule, quarter) {
         (Course::Static, _) => widths.min,
-        (Course::Dynamic, 0) => 1.0,
-        (Course::Dynamic, q) => widths.min + (3 - q) as f64 * (1.0 - widths.min) / 3.0,
+        (Course::Dynamic, 0) => widths.max,
+        (Course::Dynamic, q) => widths.min + (3 - q) as f64 * (widths.max - widths.min) / 3.0,
     }
 }
 
 /// The widths of an iteration, descending. The reference's loop prepends the sandwich's ends again for every further
 /// draw, which trains them twice or more for N >= 4 and fails for N = 2 (spec section 3.15, 1); here they occur once.
 fn draw_widths(widths: &WidthsConfig, quarter: usize, rng: &mut impl Rng) -> Vec<Width> {
-    let low = smallest_width(widths, quarter);
-    if widths.per_step == 1 || low >= 1.0 {
-        return vec![Width::FULL];
+    let (low, high) = (smallest_width(widths, quarter), widths.max);
+    if !widths.list.is_empty() {
+        return widths.list.iter().copied().map(width).collect();
     }
-    let ends: &[f64] = if widths.sandwich { &[1.0, low] } else { &[] };
+    if widths.per_step == 1 || low >= high {
+        return vec![width(high)];
+    }
+    let ends: &[f64] = if widths.sandwich { &[high, low] } else { &[] };
     let mut drawn = ends.to_vec();
-    drawn.extend((ends.len()..widths.per_step).map(|_| rng.random_range(low..=1.0)));
+    drawn.extend((ends.len()..widths.per_step).map(|_| rng.random_range(low..=high)));
     drawn.sort_by(|a, b| b.total_cmp(a));
-    let width = |w| Width::new(w).expect("drawn between the smallest width and 1");
     drawn.into_iter().map(width).collect()
+}
+
+fn width(value: f64) -> Width {
+    Width::new(value).expect("checked: widths lie between the smallest and the largest")
 }
 
 fn draw_bits(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng) -> BitPair {
@@ -155,11 +162,11 @@ fn draw_bits(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Pace, Preset, ScheduleConfig, TrainConfig};
+    use crate::config::{Pace, ScheduleConfig, TrainConfig};
     use crate::schedule::Timeline;
 
-    fn objective(preset: Preset) -> ObjectiveConfig {
-        TrainConfig::preset(preset).objective
+    fn objective(recipe: &str) -> ObjectiveConfig {
+        TrainConfig::recipe(recipe).unwrap().objective
     }
 
     fn widths(networks: &Networks) -> Vec<f64> {
@@ -179,7 +186,12 @@ mod tests {
             let mut lows = Vec::new();
             for step in 0..timeline.steps() {
                 let quarter = timeline.quarter(step);
-                let drawn = widths(&Networks::draw(&objective(Preset::Us3l), 1, step, quarter));
+                let drawn = widths(&Networks::draw(
+                    &objective("us3l/resnet18-cifar100"),
+                    1,
+                    step,
+                    quarter,
+                ));
                 let low = *drawn.last().unwrap();
                 if lows.last() != Some(&low) {
                     lows.push(low);
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn any_number_of_widths_has_each_end_once() {
         for per_step in 2..8 {
-            let mut objective = objective(Preset::Us3l);
+            let mut objective = objective("us3l/resnet18-cifar100");
             objective.widths.per_step = per_step;
             for step in 0..50 {
                 let drawn = widths(&Networks::draw(&objective, 3, step, 3));
@@ -216,7 +228,7 @@ mod tests {
 
     #[test]
     fn without_the_sandwich_the_largest_draw_is_the_base() {
-        let mut objective = objective(Preset::Us3l);
+        let mut objective = objective("us3l/resnet18-cifar100");
         objective.widths.sandwich = false;
         let bases: Vec<f64> = (0..400)
             .map(|step| widths(&Networks::draw(&objective, 3, step, 3))[0])
@@ -230,7 +242,7 @@ mod tests {
     /// U14: there is no state that a worker, its thread or a restart could bring along.
     #[test]
     fn draws_depend_on_seed_and_step_only() {
-        let objective = objective(Preset::Combined);
+        let objective = objective("combined/resnet18-cifar10");
         let draw = |seed, step| Networks::draw(&objective, seed, step, 3);
         let forwards: Vec<Networks> = (0..100).map(|step| draw(7, step)).collect();
         let workers: Vec<_> = (0..4)
@@ -262,7 +274,7 @@ mod tests {
 
     #[test]
     fn ssql_draws_every_pair_of_bits_equally_often() {
-        let objective = objective(Preset::Ssql);
+        let objective = objective("ssql/resnet18-cifar10-byol");
         let mut counts = [[0; 9]; 9];
         for step in 0..7000 {
             let networks = Networks::draw(&objective, 5, step, (step / 1750) as usize);
@@ -296,7 +308,7 @@ mod tests {
 
     #[test]
     fn combined_students_have_the_stated_probabilities() {
-        let objective = objective(Preset::Combined);
+        let objective = objective("combined/resnet18-cifar10");
         let (mut full, mut float, mut narrow) = (0, 0, 0);
         for step in 0..4000 {
             let networks = Networks::draw(&objective, 5, step, 3);
@@ -320,7 +332,7 @@ mod tests {
 
     #[test]
     fn bits_fall_with_the_quarters_and_narrow_networks_have_a_floor() {
-        let mut objective = objective(Preset::Combined);
+        let mut objective = objective("combined/resnet18-cifar10");
         objective.bits.narrow_weight = 4;
         for (quarter, weight, act) in [(0, 6, 6), (1, 4, 5), (2, 3, 4), (3, 2, 4)] {
             let pairs: Vec<(f64, BitPair)> = (0..600)

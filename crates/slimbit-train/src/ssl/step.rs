@@ -1,14 +1,17 @@
-use burn::tensor::{Gradients, Tensor, TensorData};
+//! One iteration: in which order networks see the images, learn, and step.
+
+use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use slimbit_data::ViewBatch;
 use slimbit_graph::Width;
 use slimbit_nn::{
-    Averaging, Bits, Mode, NnError, NormMode, Observer, Penalty, Quantisation, ema_update,
-    feature_std, losses,
+    Averaging, Bits, Mode, NnError, NormMode, Observer, Penalty, Quantisation, effective_rank,
+    ema_update, feature_std,
 };
 
-use super::learner::Learner;
+use super::learner::{Learner, Part};
+use super::objective::{Embedding, Scored, Targets, Views, views_of};
 use super::{Networks, Student};
-use crate::config::{Head, Loss, ObjectiveConfig, Ranges, Target, Update};
+use crate::config::{EmaUpdate, ObjectiveConfig, Ranges, StudentTarget, Target, Update};
 use crate::run_dir::NetworkRecord;
 use crate::{TrainConfig, TrainError};
 
@@ -23,15 +26,13 @@ pub(crate) struct Moment {
     pub(crate) lr: f64,
 }
 
-/// One tensor per view.
-type Views<const D: usize> = [Tensor<D>; 2];
-
-/// What a network makes of both views.
-struct Embedding {
-    /// Backbone features `[batch, channels]` of the first view.
-    features: Tensor<2>,
-    /// Projections `[batch, dim]`.
-    z: Views<2>,
+/// Images that pass the networks together.
+struct Chunk {
+    images: Views<4>,
+    classes: Option<Tensor<1, Int>>,
+    targets: Option<Targets>,
+    /// What the base's float pass measured, where a student rounds by it.
+    observer: Option<Observer>,
 }
 
 impl Learner {
@@ -40,19 +41,25 @@ impl Learner {
     /// The optimiser steps after every sub-step, or once at the end on half the base's gradient and half the
     /// students' mean. Gives a record per network, the base first.
     ///
+    /// `classes` are the images' labels, where the base learns from labels.
+    ///
     /// # Errors
     /// [`TrainError::NotFinite`] as soon as a loss is not.
     pub(crate) fn iterate(
         &mut self,
         config: &TrainConfig,
         drawn: &Networks,
-        views: ViewBatch,
+        views: &ViewBatch,
+        classes: Option<&[u32]>,
         moment: Moment,
     ) -> Result<Vec<NetworkRecord>, TrainError> {
         let objective = &config.objective;
-        let images = self.images(views);
-        let taught = self.teach(&images, objective.ema)?;
-        let (base_share, student_share) = shares(objective, drawn.students.len());
+        let mut chunks = self.chunks(views, classes, config.micro_batch);
+        let students = match objective.target {
+            Target::Quantised => &[][..],
+            Target::Ema | Target::Online => &drawn.students,
+        };
+        let (base_share, student_share) = shares(objective, students.len());
         let mut descent = Descent {
             moment,
             update: objective.update,
@@ -60,89 +67,226 @@ impl Learner {
             records: vec![],
         };
 
+        self.move_teacher(objective.ema)?;
+        self.teach(&mut chunks, drawn.base, objective)?;
         let base = Student {
             width: drawn.base,
             bits: None,
         };
-        let mut observer = observes(objective, drawn).then(|| Observer::new(Averaging::Cumulative));
-        let seen = self.embed(&images, &Mode::float(base.width), observer.as_mut())?;
-        let targets = taught.unwrap_or_else(|| seen.z.clone().map(Tensor::without_autodiff));
-        let loss = self.base_loss(objective, seen.z, &targets)?;
-        descent.take(self, base, &seen.features, loss, base_share)?;
-
-        for &student in &drawn.students {
-            let seen = self.embed_student(&images, student, config, observer.as_ref())?;
-            let loss = self.student_loss(objective, seen.z, &targets)?;
-            descent.take(self, student, &seen.features, loss, student_share)?;
+        let mut measured = Measured::default();
+        for chunk in &mut chunks {
+            let (scored, features) = self.base_pass(config, drawn, chunk)?;
+            descent.take(base, &scored, base_share / measured.over(views.n, chunk))?;
+            measured.add(&scored, &features);
         }
+        descent.close(self, base, measured)?;
+
+        for &student in students {
+            if objective.ema_update != EmaUpdate::Iteration {
+                self.move_teacher(objective.ema)?;
+            }
+            if objective.ema_update == EmaUpdate::SubStepFresh {
+                self.teach(&mut chunks, drawn.base, objective)?;
+            }
+            let mut measured = Measured::default();
+            for chunk in &chunks {
+                let (scored, features) = self.student_pass(config, student, chunk)?;
+                descent.take(
+                    student,
+                    &scored,
+                    student_share / measured.over(views.n, chunk),
+                )?;
+                measured.add(&scored, &features);
+            }
+            descent.close(self, student, measured)?;
+        }
+        self.enqueue(&chunks, moment.step * views.n as u64);
         descent.finish(self)
     }
 
-    fn images(&self, views: ViewBatch) -> Views<4> {
-        let shape = [views.n, views.c, views.h, views.w];
+    fn chunks(&self, views: &ViewBatch, classes: Option<&[u32]>, size: usize) -> Vec<Chunk> {
         let device = self.net.store().device().clone().without_autodiff();
-        views
-            .views
-            .map(|values| Tensor::from_data(TensorData::new(values, shape), &device))
+        let size = if size == 0 { views.n } else { size };
+        let image = views.c * views.h * views.w;
+        let chunk = |first: usize| {
+            let rows = first..(first + size).min(views.n);
+            let shape = [rows.len(), views.c, views.h, views.w];
+            let images = views.views.iter().map(|values| {
+                let values = values[rows.start * image..rows.end * image].to_vec();
+                Tensor::from_data(TensorData::new(values, shape), &device)
+            });
+            let classes = classes.map(|classes| {
+                let classes: Vec<i32> = classes[rows.clone()].iter().map(|&c| c as i32).collect();
+                Tensor::from_data(TensorData::new(classes, [rows.len()]), &device)
+            });
+            Chunk {
+                images: images.collect(),
+                classes,
+                targets: None,
+                observer: None,
+            }
+        };
+        (0..views.n).step_by(size).map(chunk).collect()
     }
 
-    /// Moves the teacher, if there is one, and gives its projections of both views.
-    fn teach(&mut self, images: &Views<4>, ema: f64) -> Result<Option<Views<2>>, NnError> {
+    fn move_teacher(&mut self, ema: f64) -> Result<(), NnError> {
         let Some(teacher) = &mut self.teacher else {
-            return Ok(None);
+            return Ok(());
         };
         ema_update(teacher.net.store_mut(), self.net.store(), ema)?;
-        ema_update(teacher.projector.store_mut(), self.projector.store(), ema)?;
-        let target = |image: &Tensor<4>| {
-            let outputs = teacher
-                .net
-                .forward(image, &Mode::float(Width::FULL), None)?;
-            teacher.projector.forward(outputs.vector("features")?)
-        };
-        Ok(Some([target(&images[0])?, target(&images[1])?]))
+        ema_update(teacher.projector.store_mut(), self.projector.store(), ema)
     }
 
-    /// Each view in a pass of its own, so that each has its own batch statistics.
+    /// Gives every chunk the teacher's targets, where there is a teacher.
+    fn teach(
+        &self,
+        chunks: &mut [Chunk],
+        width: Width,
+        objective: &ObjectiveConfig,
+    ) -> Result<(), NnError> {
+        for chunk in chunks {
+            chunk.targets = self.teacher_targets(chunk, width, objective)?;
+        }
+        Ok(())
+    }
+
+    fn teacher_targets(
+        &self,
+        chunk: &Chunk,
+        width: Width,
+        objective: &ObjectiveConfig,
+    ) -> Result<Option<Targets>, NnError> {
+        let Some(teacher) = &self.teacher else {
+            return Ok(None);
+        };
+        let [_, seen] = views_of(objective);
+        let mut targets = Targets {
+            z: vec![],
+            maps: vec![],
+        };
+        for images in &chunk.images[seen] {
+            let (outputs, maps) =
+                teacher
+                    .net
+                    .forward_tapped(images, &Mode::float(width), None, &objective.maps)?;
+            targets
+                .z
+                .push(teacher.projector.forward(outputs.vector("features")?)?);
+            targets.maps.push(maps);
+        }
+        Ok(Some(targets))
+    }
+
+    fn base_pass(
+        &self,
+        config: &TrainConfig,
+        drawn: &Networks,
+        chunk: &mut Chunk,
+    ) -> Result<(Scored, Tensor<2>), NnError> {
+        let objective = &config.objective;
+        chunk.observer = observes(objective, drawn).then(|| Observer::new(Averaging::Cumulative));
+        let mode = Mode::float(drawn.base);
+        let seen = self.embed(
+            objective,
+            &chunk.images,
+            &mode,
+            chunk.observer.as_mut(),
+            None,
+        )?;
+        let targets = match (objective.target, &drawn.students[..]) {
+            (Target::Quantised, [student, ..]) => {
+                self.embed_student(config, *student, chunk)?.detached()
+            }
+            _ => match chunk.targets.take() {
+                Some(targets) => targets,
+                None => seen.detached(),
+            },
+        };
+        let classes = chunk.classes.as_ref();
+        let scored = self.base_loss(objective, seen.z, &targets, classes)?;
+        chunk.targets = Some(targets);
+        Ok((scored, seen.features))
+    }
+
+    fn student_pass(
+        &self,
+        config: &TrainConfig,
+        student: Student,
+        chunk: &Chunk,
+    ) -> Result<(Scored, Tensor<2>), NnError> {
+        let objective = &config.objective;
+        let seen = self.embed_student(config, student, chunk)?;
+        let features = seen.features.clone();
+        let scored = match objective.student_target {
+            StudentTarget::Base => {
+                let targets = chunk.targets.as_ref().expect("the base went first");
+                self.student_loss(objective, seen, targets)?
+            }
+            StudentTarget::Own => {
+                let taught = self.teacher_targets(chunk, student.width, objective)?;
+                let targets = taught.unwrap_or_else(|| seen.detached());
+                let classes = chunk.classes.as_ref();
+                let Scored { loss, agreement } =
+                    self.base_loss(objective, seen.z, &targets, classes)?;
+                Scored {
+                    loss: loss * objective.student_weight,
+                    agreement,
+                }
+            }
+        };
+        Ok((scored, features))
+    }
+
+    /// Each view in a pass of its own, so that each has its own batch statistics. With `rounding`, the projector's
+    /// weights are rounded to 8 bits on its grid.
     fn embed(
         &self,
+        objective: &ObjectiveConfig,
         images: &Views<4>,
         mode: &Mode<'_>,
         mut observer: Option<&mut Observer>,
+        rounding: Option<slimbit_num::WeightGrid>,
     ) -> Result<Embedding, NnError> {
-        let [first, second] = images.each_ref();
-        let features = self
-            .net
-            .forward(first, mode, observer.as_deref_mut())?
-            .vector("features")?;
-        let other = self
-            .net
-            .forward(second, mode, observer)?
-            .vector("features")?;
-        let z = [
-            self.projector.forward(features.clone())?,
-            self.projector.forward(other)?,
-        ];
-        Ok(Embedding { features, z })
+        let [looked_at, _] = views_of(objective);
+        let mut first = None;
+        let (mut z, mut maps) = (vec![], vec![]);
+        for images in &images[looked_at] {
+            let (outputs, tapped) =
+                self.net
+                    .forward_tapped(images, mode, observer.as_deref_mut(), &objective.maps)?;
+            let features = outputs.vector("features")?;
+            first.get_or_insert_with(|| features.clone());
+            z.push(match rounding {
+                Some(grid) => self.projector.forward_quantised(features, grid)?,
+                None => self.projector.forward(features)?,
+            });
+            maps.push(tapped);
+        }
+        Ok(Embedding {
+            features: first.expect("every objective looks at a view"),
+            z,
+            maps,
+        })
     }
 
     /// A student rounds on the grid that is deployed. Its activation ranges are those that the base's float pass
     /// measured, where there is such a pass of its width, or those of each tensor itself (spec section 5.4).
     fn embed_student(
         &self,
-        images: &Views<4>,
-        student: Student,
         config: &TrainConfig,
-        measured: Option<&Observer>,
+        student: Student,
+        chunk: &Chunk,
     ) -> Result<Embedding, NnError> {
         let grid = config.grid;
-        let quant = match (student.bits, measured) {
-            (None, _) => Quantisation::Off,
-            (Some(pair), measured) => {
+        let at_base = student.width.get() == config.objective.widths.max;
+        let quant = match student.bits {
+            None => Quantisation::Off,
+            Some(pair) => {
                 let bits = Bits {
                     weight: pair.weight,
                     act: pair.act,
                 };
-                match measured.filter(|_| student.width == Width::FULL) {
+                match chunk.observer.as_ref().filter(|_| at_base) {
                     Some(observer) => Quantisation::Ranges {
                         bits,
                         grid,
@@ -157,71 +301,34 @@ impl Learner {
             quant,
             norm: NormMode::Batch,
         };
-        if student.bits.is_none() || !config.heads.eight_bit_projector {
-            return self.embed(images, &mode, None);
+        let rounds = student.bits.is_some() && config.heads.eight_bit_projector;
+        let rounding = rounds.then_some(grid);
+        self.embed(&config.objective, &chunk.images, &mode, None, rounding)
+    }
+
+    /// Puts an iteration's targets into the queue, where there is one.
+    fn enqueue(&mut self, chunks: &[Chunk], before: u64) {
+        let Some(queue) = &mut self.queue else {
+            return;
+        };
+        let mut before = before;
+        for chunk in chunks {
+            let targets = chunk.targets.as_ref().expect("the base went first");
+            let rows = targets.z[0].clone().into_data().try_to_vec::<f32>();
+            queue.push(&rows.expect("targets are f32"), before);
+            before += targets.z[0].dims()[0] as u64;
         }
-        let features = |image| self.net.forward(image, &mode, None)?.vector("features");
-        let [first, second] = [features(&images[0])?, features(&images[1])?];
-        let project = |x: &Tensor<2>| self.projector.forward_quantised(x.clone(), grid);
-        let z = [project(&first)?, project(&second)?];
-        Ok(Embedding { features: first, z })
-    }
-
-    fn base_loss(
-        &self,
-        objective: &ObjectiveConfig,
-        z: Views<2>,
-        targets: &Views<2>,
-    ) -> Result<Tensor<1>, NnError> {
-        Ok(match (objective.base_loss, &self.predictor) {
-            (Loss::Cosine, Some(h)) => {
-                let [first, second] = z;
-                losses::cosine([h.forward(first)?, h.forward(second)?], targets.clone())
-            }
-            (Loss::Cosine, None) => losses::cosine(z, targets.clone()),
-            // Without a teacher this is SimCLR: both views carry gradients.
-            (Loss::InfoNce, _) if objective.target == Target::Online => {
-                let [first, second] = z;
-                losses::info_nce_pair(first, second, objective.temperature)
-            }
-            (Loss::InfoNce, _) => losses::info_nce(z, targets.clone(), objective.temperature, None),
-        })
-    }
-
-    fn student_loss(
-        &self,
-        objective: &ObjectiveConfig,
-        z: Views<2>,
-        targets: &Views<2>,
-    ) -> Result<Tensor<1>, NnError> {
-        let head = match objective.head {
-            Head::Auxiliary => self.auxiliary.as_ref(),
-            Head::Shared => self.predictor.as_ref(),
-            Head::None => None,
-        };
-        let [first, second] = z;
-        let predictions = match head {
-            Some(head) => [head.forward(first)?, head.forward(second)?],
-            None => [first, second],
-        };
-        let loss = match objective.student_loss {
-            Loss::Cosine => losses::cosine(predictions, targets.clone()),
-            Loss::InfoNce => {
-                losses::info_nce(predictions, targets.clone(), objective.temperature, None)
-            }
-        };
-        Ok(loss * objective.student_weight)
     }
 }
 
 /// Whether a student needs the ranges of the base's float pass.
 fn observes(objective: &ObjectiveConfig, drawn: &Networks) -> bool {
     objective.bits.full_width_ranges == Ranges::Measured
-        && drawn.base == Width::FULL
+        && drawn.base.get() == objective.widths.max
         && drawn
             .students
             .iter()
-            .any(|s| s.width == Width::FULL && s.bits.is_some())
+            .any(|s| s.width == drawn.base && s.bits.is_some())
 }
 
 /// What the base's loss and each student's count in the gradient (spec section 5.6).
@@ -230,6 +337,32 @@ fn shares(objective: &ObjectiveConfig, students: usize) -> (f64, f64) {
         Update::PerStudent => (1.0, 1.0),
         Update::Accumulated if students == 0 => (1.0, 0.0),
         Update::Accumulated => (0.5, 0.5 / students as f64),
+    }
+}
+
+/// What was measured of a network, summed over chunks.
+#[derive(Default)]
+struct Measured {
+    chunks: f64,
+    loss: f64,
+    agreement: f64,
+    feature_std: f64,
+    effective_rank: f64,
+}
+
+impl Measured {
+    /// By what a chunk's mean loss is divided to become its part of the batch's mean.
+    fn over(&self, images: usize, chunk: &Chunk) -> f64 {
+        images as f64 / chunk.images[0].dims()[0] as f64
+    }
+
+    fn add(&mut self, scored: &Scored, features: &Tensor<2>) {
+        let loss: f32 = scored.loss.clone().without_autodiff().into_scalar();
+        self.chunks += 1.0;
+        self.loss += f64::from(loss);
+        self.agreement += scored.agreement;
+        self.feature_std += feature_std(features);
+        self.effective_rank += effective_rank(features);
     }
 }
 
@@ -242,16 +375,9 @@ struct Descent {
 }
 
 impl Descent {
-    /// Takes the gradient of one network's loss, and steps where every network has a step of its own.
-    fn take(
-        &mut self,
-        learner: &mut Learner,
-        network: Student,
-        features: &Tensor<2>,
-        loss: Tensor<1>,
-        share: f64,
-    ) -> Result<(), TrainError> {
-        let value: f32 = loss.clone().without_autodiff().into_scalar();
+    /// Takes the gradient of a part of one network's loss.
+    fn take(&mut self, network: Student, scored: &Scored, share: f64) -> Result<(), TrainError> {
+        let value: f32 = scored.loss.clone().without_autodiff().into_scalar();
         if !value.is_finite() {
             return Err(TrainError::NotFinite {
                 step: self.moment.step,
@@ -260,13 +386,27 @@ impl Descent {
                 what: format!("the loss is {value}"),
             });
         }
+        self.pending.push((scored.loss.clone() * share).backward());
+        Ok(())
+    }
+
+    /// Records a network, and steps where every network has a step of its own.
+    fn close(
+        &mut self,
+        learner: &mut Learner,
+        network: Student,
+        sums: Measured,
+    ) -> Result<(), TrainError> {
+        let mean = |sum: f64| sum / sums.chunks;
         self.records.push(NetworkRecord {
             width: network.width.get(),
             bits: network.bits.map(|pair| [pair.weight, pair.act]),
-            loss: value.into(),
-            feature_std: feature_std(features),
+            loss: mean(sums.loss),
+            agreement: mean(sums.agreement),
+            feature_std: mean(sums.feature_std),
+            effective_rank: mean(sums.effective_rank),
+            gradient_norm: None,
         });
-        self.pending.push((loss * share).backward());
         match self.update {
             // The reference leaves predictors unregularised in the base's sub-step (spec section 3.7).
             Update::PerStudent => self.step(learner, self.records.len() > 1),
@@ -283,15 +423,34 @@ impl Descent {
 
     fn step(&mut self, learner: &mut Learner, predictors: bool) -> Result<(), TrainError> {
         let group = learner.group;
+        let regularised: Vec<bool> = learner
+            .trained_parts()
+            .into_iter()
+            .map(|part| match part {
+                Part::Net | Part::Projector => true,
+                Part::Predictor => predictors,
+                Part::Maps => false,
+            })
+            .collect();
         let (sgd, mut stores) = learner.descent();
-        let regularised: Vec<bool> = (0..stores.len()).map(|i| i < 2 || predictors).collect();
         let penalty = group.as_ref().map_or(Penalty::None, |reg| Penalty::Groups {
             reg,
             epoch: self.moment.epoch as usize,
             stores: &regularised,
         });
-        sgd.step(self.moment.lr, &mut stores, &mut self.pending, penalty)?;
+        let norm = sgd.step(self.moment.lr, &mut stores, &mut self.pending, penalty)?;
         self.pending.clear();
-        Ok(())
+        if let Some(record) = self.records.last_mut() {
+            record.gradient_norm = Some(norm);
+        }
+        if norm.is_finite() {
+            return Ok(());
+        }
+        Err(TrainError::NotFinite {
+            step: self.moment.step,
+            place: format!("sub-step {}", self.records.len() - 1),
+            lr: self.moment.lr,
+            what: format!("the gradient's norm is {norm}"),
+        })
     }
 }

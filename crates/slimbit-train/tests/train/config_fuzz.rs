@@ -4,7 +4,6 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slimbit_train::TrainConfig;
-use slimbit_train::config::Preset;
 
 const NONE: &[&str] = &[];
 
@@ -69,8 +68,12 @@ fn mutated_files_never_panic() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     let (mut read, mut refused) = (0, 0);
     for round in 0..3000 {
-        let preset = [Preset::Combined, Preset::Us3l, Preset::Ssql][round % 3];
-        let mut text = TrainConfig::preset(preset).to_toml();
+        let recipe = [
+            "combined/resnet18-cifar10",
+            "us3l/resnet18-cifar100",
+            "ssql/resnet18-cifar10-byol",
+        ][round % 3];
+        let mut text = TrainConfig::recipe(recipe).unwrap().to_toml();
         for _ in 0..rng.random_range(1..6) {
             mutate(&mut text, rng);
         }

@@ -2,16 +2,19 @@
 
 use std::fs;
 
-use slimbit_train::config::Preset;
 use slimbit_train::{Outcome, TrainError, Trainer};
 
 use crate::tiny::{STEPS, bits, config, images, network, run_until};
 
 #[test]
 fn stopping_anywhere_changes_no_bit() {
-    for preset in [Preset::Combined, Preset::Us3l, Preset::SsqlSimsiam] {
+    for recipe in [
+        "combined/resnet18-cifar10",
+        "us3l/resnet18-cifar100",
+        "ssql/resnet18-cifar10",
+    ] {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = config(preset, images(folder.path()));
+        let mut config = config(recipe, images(folder.path()));
         let mut straight =
             Trainer::with_graph(config.clone(), network(), &folder.path().join("straight"))
                 .unwrap();
@@ -38,7 +41,7 @@ fn stopping_anywhere_changes_no_bit() {
             assert_eq!(
                 bits(&resumed),
                 bits(&straight),
-                "{preset:?} stopped at {stops:?}"
+                "{recipe} stopped at {stops:?}"
             );
             let lines = trainer.run_dir().metrics().unwrap();
             assert!(lines.iter().map(|line| line.step).eq(0..STEPS));
@@ -50,7 +53,7 @@ fn stopping_anywhere_changes_no_bit() {
 #[test]
 fn a_killed_run_falls_back_and_catches_up() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(Preset::Combined, images(folder.path()));
+    let config = config("combined/resnet18-cifar10", images(folder.path()));
     let mut straight =
         Trainer::with_graph(config.clone(), network(), &folder.path().join("straight")).unwrap();
     run_until(&mut straight, u64::MAX);
@@ -81,7 +84,7 @@ fn a_killed_run_falls_back_and_catches_up() {
 #[test]
 fn divergence_names_the_step_and_leaves_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(Preset::Combined, images(folder.path()));
+    let mut config = config("combined/resnet18-cifar10", images(folder.path()));
     config.optim.lr = 1e6;
     config.epochs = 40;
     let run_dir = folder.path().join("run");
@@ -107,7 +110,7 @@ fn divergence_names_the_step_and_leaves_the_checkpoint() {
 fn changed_settings_are_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
-    let config = config(Preset::Us3l, images(folder.path()));
+    let config = config("us3l/resnet18-cifar100", images(folder.path()));
     drop(Trainer::with_graph(config, network(), &run_dir).unwrap());
     let path = run_dir.join("config.toml");
     let text = fs::read_to_string(&path).unwrap();

@@ -1,7 +1,7 @@
 //! What an iteration does to which parameters.
 
 use slimbit_graph::Array;
-use slimbit_train::config::{Preset, Update};
+use slimbit_train::config::Update;
 use slimbit_train::{Checkpoint, TrainConfig, Trainer};
 
 use crate::tiny::{STEPS, config, images, network, run_until};
@@ -9,11 +9,11 @@ use crate::tiny::{STEPS, config, images, network, run_until};
 /// The state at the start, and after each number of iterations.
 fn states<const N: usize>(
     change: impl Fn(&mut TrainConfig),
-    preset: Preset,
+    recipe: &str,
     steps: [u64; N],
 ) -> (Checkpoint, [Checkpoint; N]) {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(preset, images(folder.path()));
+    let mut config = config(recipe, images(folder.path()));
     change(&mut config);
     let mut trainer = Trainer::with_graph(config, network(), &folder.path().join("run")).unwrap();
     let start = trainer.checkpoint();
@@ -38,7 +38,7 @@ fn distance(a: &Array, b: &Array) -> f32 {
 /// The teacher averages what the network was *before* the gradient step (spec section 3.4).
 #[test]
 fn the_teacher_follows_one_iteration_behind() {
-    let (start, [one, two]) = states(|_| {}, Preset::Combined, [1, 2]);
+    let (start, [one, two]) = states(|_| {}, "combined/resnet18-cifar10", [1, 2]);
     let name = "net/stem.conv.weight";
     let teacher = |state: &Checkpoint| state.tensors[&format!("teacher/{name}")].clone();
     assert!(distance(&one.tensors[name], &start.tensors[name]) > 1e-4);
@@ -59,7 +59,7 @@ fn the_teacher_follows_one_iteration_behind() {
 /// US3L's first quarter trains the full width alone: the students' head waits, and never used is never decayed.
 #[test]
 fn a_head_without_students_stays_where_it_is() {
-    let (start, [one, end]) = states(|_| {}, Preset::Us3l, [1, STEPS]);
+    let (start, [one, end]) = states(|_| {}, "us3l/resnet18-cifar100", [1, STEPS]);
     let name = "heads/auxiliary.0.weight";
     assert_eq!(one.tensors[name], start.tensors[name]);
     assert!(!one.tensors.contains_key(&format!("momentum/{name}")));
@@ -70,7 +70,7 @@ fn a_head_without_students_stays_where_it_is() {
 
 #[test]
 fn simsiam_has_no_teacher_and_ssql_has_one_step_per_iteration() {
-    let (_, [end]) = states(|_| {}, Preset::SsqlSimsiam, [1]);
+    let (_, [end]) = states(|_| {}, "ssql/resnet18-cifar10", [1]);
     assert!(!end.tensors.keys().any(|name| name.starts_with("teacher/")));
 
     // At a small rate, two steps on the two gradients move twice as far as one on their mean; not
@@ -83,8 +83,8 @@ fn simsiam_has_no_teacher_and_ssql_has_one_step_per_iteration() {
         once(config);
         config.objective.update = Update::PerStudent;
     };
-    let (start, [once]) = states(once, Preset::Ssql, [1]);
-    let (_, [twice]) = states(twice, Preset::Ssql, [1]);
+    let (start, [once]) = states(once, "ssql/resnet18-cifar10-byol", [1]);
+    let (_, [twice]) = states(twice, "ssql/resnet18-cifar10-byol", [1]);
     let name = "net/a.conv.weight";
     let moved = |state: &Checkpoint, factor: f32| Array {
         shape: start.tensors[name].shape.clone(),
@@ -104,7 +104,14 @@ fn simsiam_has_no_teacher_and_ssql_has_one_step_per_iteration() {
 /// Neither the loader's threads nor the optimiser's may leave a trace.
 #[test]
 fn the_number_of_loader_threads_changes_nothing() {
-    let run = |workers| states(|config| config.workers = workers, Preset::Combined, [STEPS]).1;
+    let run = |workers| {
+        states(
+            |config| config.workers = workers,
+            "combined/resnet18-cifar10",
+            [STEPS],
+        )
+        .1
+    };
     let ([none], [three]) = (run(0), run(3));
     assert_eq!(none.tensors, three.tensors);
 }

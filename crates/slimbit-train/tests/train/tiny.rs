@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use slimbit_data::Preprocess;
 use slimbit_graph::{Activation, Channels, Graph, GraphBuilder};
-use slimbit_train::config::{Pace, Preset};
+use slimbit_train::config::Pace;
 use slimbit_train::{Checkpoint, Event, Outcome, TrainConfig, Trainer};
 
 /// Iterations of the run: two epochs of three batches.
@@ -37,8 +37,8 @@ pub(crate) fn network() -> Graph {
 }
 
 /// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration.
-pub(crate) fn config(preset: Preset, data: PathBuf) -> TrainConfig {
-    let mut config = TrainConfig::preset(preset);
+pub(crate) fn config(recipe: &str, data: PathBuf) -> TrainConfig {
+    let mut config = TrainConfig::recipe(recipe).unwrap();
     config.data.path = data;
     config.preprocess = Preprocess {
         height: 8,
@@ -47,6 +47,7 @@ pub(crate) fn config(preset: Preset, data: PathBuf) -> TrainConfig {
     };
     config.epochs = 2;
     config.batch = 8;
+    config.micro_batch = 0;
     config.schedule.per = Pace::Step;
     config.heads.hidden = 32;
     config.heads.dim = 16;

@@ -2,37 +2,34 @@ use slimbit_data::{AugmentConfig, Preprocess};
 use slimbit_num::WeightGrid;
 
 use super::{
-    BitsConfig, Course, DataConfig, GroupConfig, Head, HeadsConfig, Loss, ModelConfig,
-    ObjectiveConfig, OptimConfig, Pace, Preset, Ranges, RunConfig, ScheduleConfig, Target,
-    TrainConfig, Update, WidthsConfig,
+    Algorithm, BatchNorms, BitsConfig, Course, DataConfig, EmaUpdate, GroupConfig, Head,
+    HeadsConfig, Init, Loss, ModelConfig, ObjectiveConfig, OptimConfig, Pace, Projector, Ranges,
+    RunConfig, ScheduleConfig, StudentTarget, Target, TrainConfig, Update, WatchAction,
+    WatchConfig, WidthsConfig, recipes,
 };
 
-impl TrainConfig {
-    /// The settings of a recipe. `data.path` is left empty.
-    pub fn preset(preset: Preset) -> Self {
-        let combined = Self::combined();
-        match preset {
-            Preset::Combined => combined,
-            Preset::Us3l => combined.us3l(),
-            Preset::Ssql => combined.ssql(),
-            Preset::SsqlSimsiam => combined.ssql().simsiam(),
-        }
-    }
-
-    fn combined() -> Self {
+/// The combined method on CIFAR-10 (spec section 5.2), which every recipe changes. `data.path` is left empty.
+impl Default for TrainConfig {
+    fn default() -> Self {
         TrainConfig {
-            preset: Preset::Combined,
+            recipe: recipes::DEFAULT.to_owned(),
             seed: 100,
             epochs: 400,
             batch: 512,
+            micro_batch: 0,
             workers: 2,
             grid: WeightGrid::Nested,
             data: DataConfig { path: "".into() },
             model: ModelConfig {
                 backbone: "resnet18-cifar".to_owned(),
+                init: Init::Uniform,
+                zero_init_residual: false,
+                batch_norm: BatchNorms::Shared,
             },
             heads: HeadsConfig {
+                projector: Projector::Mlp3,
                 hidden: 2048,
+                predictor_hidden: 0,
                 dim: 256,
                 final_norm: false,
                 eight_bit_projector: false,
@@ -41,13 +38,20 @@ impl TrainConfig {
                 base_loss: Loss::InfoNce,
                 student_loss: Loss::Cosine,
                 temperature: 0.5,
+                queue: 4096,
                 target: Target::Ema,
                 ema: 0.99,
+                ema_update: EmaUpdate::Iteration,
+                student_target: StudentTarget::Base,
                 head: Head::Auxiliary,
                 student_weight: 1.0,
+                map_weight: 0.0,
+                maps: vec![],
                 update: Update::PerStudent,
                 widths: WidthsConfig {
                     min: 0.25,
+                    max: 1.0,
+                    list: vec![],
                     per_step: 3,
                     sandwich: true,
                     schedule: Course::Dynamic,
@@ -62,12 +66,16 @@ impl TrainConfig {
                     narrow_width: 0.5,
                     narrow_weight: 2,
                     full_width_ranges: Ranges::Measured,
+                    detach_scales: false,
                 },
             },
             optim: OptimConfig {
+                algorithm: Algorithm::Sgd,
                 lr: 0.5,
                 momentum: 0.9,
                 weight_decay: 1e-4,
+                clip: 0.0,
+                trust: 1e-3,
                 group: GroupConfig {
                     lambda: 0.0,
                     alpha: 0.05,
@@ -84,46 +92,16 @@ impl TrainConfig {
                 keep: 2,
                 log_every: 1,
             },
+            watch: WatchConfig {
+                action: WatchAction::Warn,
+                window: 200,
+                least_std: 0.05,
+                least_rank: 0.2,
+                lower_lr: 0.5,
+                most_rollbacks: 3,
+            },
             augment: AugmentConfig::cifar(),
             preprocess: Preprocess::cifar(),
         }
-    }
-
-    fn us3l(mut self) -> Self {
-        self.preset = Preset::Us3l;
-        self.objective.bits.enabled = false;
-        self.optim.group.lambda = 5e-5;
-        self
-    }
-
-    fn ssql(mut self) -> Self {
-        self.preset = Preset::Ssql;
-        self.grid = WeightGrid::MinMax;
-        self.heads = HeadsConfig {
-            hidden: 2048,
-            dim: 2048,
-            final_norm: true,
-            eight_bit_projector: true,
-        };
-        self.objective.base_loss = Loss::Cosine;
-        self.objective.head = Head::Shared;
-        self.objective.update = Update::Accumulated;
-        self.objective.widths.min = 1.0;
-        self.objective.bits.schedule = Course::Static;
-        self.optim.lr = 0.05;
-        self.optim.weight_decay = 5e-4;
-        self
-    }
-
-    fn simsiam(mut self) -> Self {
-        self.preset = Preset::SsqlSimsiam;
-        self.objective.target = Target::Online;
-        self
-    }
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self::preset(Preset::Combined)
     }
 }
