@@ -164,8 +164,7 @@ fn check_codes(
             }
             for (&bits, stored) in by_bits {
                 fit(stored)?;
-                let range = Clip::signed(bits);
-                if let Some(code) = stored.codes.iter().find(|&&c| !range.contains(c.into())) {
+                if let Some(code) = beyond(&stored.codes, bits) {
                     let what = format!("{code} is no code of {bits} bits");
                     return Err(EngineError::invalid(at, what));
                 }
@@ -177,6 +176,22 @@ fn check_codes(
             Err(EngineError::invalid(at, what))
         }
     }
+}
+
+/// A code that is none of `bits` bits.
+fn beyond(codes: &[i8], bits: u8) -> Option<i8> {
+    let Clip { lo, hi } = Clip::signed(bits);
+    let (Ok(lo), Ok(hi)) = (i8::try_from(lo), i8::try_from(hi)) else {
+        return None;
+    };
+    if (lo, hi) == (i8::MIN, i8::MAX) {
+        return None;
+    }
+    let is_beyond = |code: i8| code < lo || code > hi;
+    // Without a branch per code: a file is checked whole before its first result.
+    let any = |part: &&[i8]| part.iter().fold(false, |any, &code| any | is_beyond(code));
+    let part = codes.chunks(4096).find(any)?;
+    part.iter().copied().find(|&code| is_beyond(code))
 }
 
 /// The check of one point.

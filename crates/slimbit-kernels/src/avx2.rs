@@ -4,6 +4,7 @@
 //! `vpunpck{l,h}wd` makes of 16 channels, and what `vpackssdw` puts back into their natural order.
 //! Every kernel ends in the same [`rescale`](rescale::Rescale16).
 
+mod block;
 mod dense;
 mod depthwise;
 mod elementwise;

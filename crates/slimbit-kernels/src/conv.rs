@@ -29,7 +29,7 @@ impl PackedConv {
         self.kernel.bytes()
     }
 
-    /// The name of the kernel chosen when packing, such as `dense16` or `depthwise`.
+    /// The name of the kernel chosen when packing, such as `dense8` or `depthwise`.
     pub fn kernel_name(&self) -> &'static str {
         self.kernel.name()
     }

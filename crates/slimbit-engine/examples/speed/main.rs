@@ -1,5 +1,9 @@
-//! How fast a backbone with random weights runs: `cargo run --release -p slimbit-engine --example
-//! speed -- resnet50 --per-op`. Speed does not depend on the weights, so none are needed.
+//! How fast a backbone or a `.slim` file runs: `cargo run --release -p slimbit-engine --example speed
+//! -- resnet50 --per-op`.
+//!
+//! A backbone gets weights of normal noise, quantised by the greatest of each output channel times
+//! the headroom: nearly what trained ones look like. On AVX2 their spread decides how many products
+//! fit 16 bits, so a file of your own tells more.
 
 // Of the tests' lowering, only a part is of use here.
 #[allow(dead_code)]
@@ -13,15 +17,15 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slimbit_engine::{Model, Session};
 use slimbit_graph::{Point, backbones};
 use slimbit_num::WeightGrid;
 
 const USAGE: &str = "speed NETWORK [--point 1xW8A8] [--size PIXELS] [--threads N] [--batch N]
-      [--repeat N] [--per-op] [--load]
-  NETWORK: resnet18, resnet50, mobilenetv2, resnet20, ...
+      [--headroom FACTOR] [--repeat N] [--per-op] [--load]
+  NETWORK: resnet18, resnet50, mobilenetv2, resnet20, ..., or the path of a .slim file
   --load: time from the file to the first result instead
   SLIMBIT_ISA=scalar|avx2|... forces a CPU level";
 
@@ -29,6 +33,7 @@ struct Arguments {
     network: String,
     point: Point,
     size: usize,
+    headroom: f32,
     threads: usize,
     batch: usize,
     repeat: usize,
@@ -42,6 +47,7 @@ impl Arguments {
             network: words.next().ok_or(USAGE)?,
             point: "1x W8A8".parse()?,
             size: 224,
+            headroom: 1.0,
             threads: 1,
             batch: 1,
             repeat: 50,
@@ -53,6 +59,7 @@ impl Arguments {
             match flag.as_str() {
                 "--point" => arguments.point = value()?.parse()?,
                 "--size" => arguments.size = value()?.parse()?,
+                "--headroom" => arguments.headroom = value()?.parse()?,
                 "--threads" => arguments.threads = value()?.parse()?,
                 "--batch" => arguments.batch = value()?.parse::<usize>()?.max(1),
                 "--load" => arguments.load = true,
@@ -67,16 +74,7 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
-    let graph = backbones::by_name(
-        &arguments.network,
-        3,
-        arguments.size,
-        arguments.size,
-        Some(1000),
-    )?;
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let points = [arguments.point];
-    let model = lowering::lower(graph, WeightGrid::Nested, &points, &mut rng);
+    let model = model(&arguments)?;
     if arguments.load {
         return load(&model, &arguments);
     }
@@ -117,6 +115,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         per_op(&mut session, &image, arguments.repeat, peak)?;
     }
     Ok(())
+}
+
+/// The file, or a backbone of noise.
+fn model(arguments: &Arguments) -> Result<Model, Box<dyn Error>> {
+    let (network, size) = (&arguments.network, arguments.size);
+    if network.ends_with(".slim") {
+        return Ok(Model::open(network)?);
+    }
+    let graph = backbones::by_name(network, 3, size, size, Some(1000))?;
+    let noise = lowering::Noise {
+        // The sum of twelve uniform numbers is close to normal.
+        draw: |rng| (0..12).map(|_| rng.random_range(-0.5..0.5f32)).sum(),
+        headroom: arguments.headroom,
+    };
+    let (points, mut rng) = ([arguments.point], ChaCha8Rng::seed_from_u64(1));
+    let grid = WeightGrid::Nested;
+    Ok(lowering::lower_noise(
+        graph, grid, &points, &noise, &mut rng,
+    ))
 }
 
 /// The 10 %, 50 % and 90 % quantiles.

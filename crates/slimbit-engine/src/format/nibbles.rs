@@ -32,18 +32,38 @@ pub(super) fn pack(codes: &[i8], per_channel: usize, bits: u8) -> Vec<u8> {
 
 /// What [`pack`] packed. Nothing where bits after the last code of a channel are set.
 pub(super) fn unpack(bytes: &[u8], per_channel: usize, bits: u8) -> Option<Vec<i8>> {
-    let width = stored_bits(bits);
-    let per_byte = 8 / width;
-    let mut codes = Vec::with_capacity(bytes.len() * per_byte);
-    for channel in bytes.chunks(stored_bytes(per_channel, bits).max(1)) {
-        let all = channel.iter().flat_map(|&byte| {
-            (0..per_byte)
-                .map(move |place| byte.cast_signed() << (8 - width * (place + 1)) >> (8 - width))
-        });
-        let mut all = all.into_iter();
-        codes.extend(all.by_ref().take(per_channel));
-        if all.any(|code| code != 0) {
-            return None;
+    match stored_bits(bits) {
+        2 => unpack_by(bytes, per_channel, |byte| {
+            [byte << 6, byte << 4, byte << 2, byte].map(|code| code.cast_signed() >> 6)
+        }),
+        4 => unpack_by(bytes, per_channel, |byte| {
+            [byte << 4, byte].map(|code| code.cast_signed() >> 4)
+        }),
+        _ => unpack_by(bytes, per_channel, |byte| [byte.cast_signed()]),
+    }
+}
+
+/// Whole bytes without a look at what they hold: a network has millions.
+fn unpack_by<const N: usize>(
+    bytes: &[u8],
+    per_channel: usize,
+    codes_of: impl Fn(u8) -> [i8; N],
+) -> Option<Vec<i8>> {
+    let stored = per_channel.div_ceil(N).max(1);
+    let mut codes = vec![0; bytes.len() / stored * per_channel];
+    let channels = codes.chunks_exact_mut(per_channel.max(1));
+    for (channel, bytes) in channels.zip(bytes.chunks_exact(stored)) {
+        let (groups, rest) = channel.as_chunks_mut();
+        for (group, &byte) in groups.iter_mut().zip(bytes) {
+            *group = codes_of(byte);
+        }
+        if !rest.is_empty() {
+            let last = codes_of(bytes[stored - 1]);
+            let (own, after) = last.split_at(rest.len());
+            rest.copy_from_slice(own);
+            if after.iter().any(|&code| code != 0) {
+                return None;
+            }
         }
     }
     Some(codes)

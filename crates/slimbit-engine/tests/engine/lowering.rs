@@ -61,15 +61,37 @@ pub(crate) fn image(model: &Model, seed: u64) -> Vec<u8> {
     (0..length).map(|_| rng.random()).collect()
 }
 
+/// Lowers a graph with uniform weights: the extremes are as likely as anything else.
 pub(crate) fn lower(
     graph: Graph,
     grid: WeightGrid,
     points: &[Point],
     rng: &mut ChaCha8Rng,
 ) -> Model {
+    let uniform = Noise {
+        draw: |rng| rng.random_range(-1.0..1.0),
+        headroom: 1.0,
+    };
+    lower_noise(graph, grid, points, &uniform, rng)
+}
+
+/// Where weights come from.
+pub(crate) struct Noise {
+    pub(crate) draw: fn(&mut ChaCha8Rng) -> f32,
+    /// How much larger scales are than the largest weight of each channel asks for.
+    pub(crate) headroom: f32,
+}
+
+pub(crate) fn lower_noise(
+    graph: Graph,
+    grid: WeightGrid,
+    points: &[Point],
+    noise: &Noise,
+    rng: &mut ChaCha8Rng,
+) -> Model {
     let stages = graph.stages().unwrap();
     let input = input_codes(graph.input_shape().channels());
-    let weights = weights(&graph, &stages, grid, points, rng);
+    let weights = weights(&graph, &stages, grid, points, noise, rng);
     let models = points.iter().map(|&point| {
         let mut lowering = Lowering {
             layouts: layouts(&graph, &stages, point.width).unwrap(),
@@ -128,6 +150,7 @@ fn weights(
     stages: &[Stage],
     grid: WeightGrid,
     points: &[Point],
+    noise: &Noise,
     rng: &mut ChaCha8Rng,
 ) -> BTreeMap<String, Weights> {
     let full = layouts(graph, stages, Width::FULL).unwrap();
@@ -138,13 +161,11 @@ fn weights(
             continue;
         };
         let length: usize = shape.iter().product();
-        let floats: Vec<f32> = (0..length)
-            .map(|_| rng.random_range(-1.0f32..1.0))
-            .collect();
+        let floats: Vec<f32> = (0..length).map(|_| (noise.draw)(rng)).collect();
         let rows = floats.chunks_exact(length / shape[0]);
         let max_abs: Vec<f32> = rows
             .clone()
-            .map(|row| row.iter().fold(0f32, |m, w| m.max(w.abs())))
+            .map(|row| noise.headroom * row.iter().fold(0f32, |m, w| m.max(w.abs())))
             .collect();
         let codes_at = |bits: u8| {
             let channels = rows.clone().zip(&max_abs);

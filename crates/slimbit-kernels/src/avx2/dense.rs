@@ -8,8 +8,9 @@
 //! of the cache while a [`BAND`] of pixels passes over them.
 
 use super::LANES;
+use super::block::Panel;
 use super::rescale::{Element, Exactness, Form, Full, Rescale16, Shifted, Upper};
-use super::saturation::{Arrangement, Block, LEVELS};
+use super::saturation::{Arrangement, Arranger, LEVELS, MOST};
 use super::tile::{ROWS, Sums, Tile, Weights};
 use crate::conv::{ConvKernel, ConvWeights, Output, Part, Target};
 use crate::{ConvGeometry, Map};
@@ -19,6 +20,7 @@ use std::ops::Range;
 
 /// The most blocks of inputs in a chunk: 20 KiB of weights if none is cut.
 const CHUNK: usize = 320;
+const _: () = assert!(CHUNK <= MOST);
 
 /// Pixels whose sums are kept between chunks, 4 KiB.
 const BAND: usize = 64;
@@ -38,9 +40,8 @@ struct Dense {
     inputs: Inputs,
     /// By panel, then by chunk.
     portions: Vec<Portion>,
-    blocks: Vec<Block>,
-    /// For each block the index, within its chunk, of the inputs that it takes.
-    sources: Vec<u16>,
+    /// Of all portions; sources count within a chunk.
+    arrangement: Arrangement,
     /// By panel.
     rescale: Vec<Rescale16>,
     form: Exactness,
@@ -104,28 +105,6 @@ impl Inputs {
 
 type Table = [usize; CHUNK];
 
-impl Inputs {
-    /// The weights of a panel for the inputs of a block; absent channels, which are empty, and
-    /// absent inputs are 0.
-    fn block(self, lanes: &[&[i8]; 16], block: usize) -> Block {
-        let skip = block % self.per_tap * 4;
-        let start = block / self.per_tap * self.inputs + skip;
-        let mut weights = Block([0; 64]);
-        for (lane, to) in lanes.iter().zip(weights.0.as_chunks_mut::<4>().0) {
-            match lane.get(start..start + 4) {
-                Some(whole) if skip + 4 <= self.inputs => to.copy_from_slice(whole),
-                _ => {
-                    let present = lane.get(start..start + self.inputs - skip);
-                    for (to, w) in to.iter_mut().zip(present.unwrap_or_default()) {
-                        *to = *w;
-                    }
-                }
-            }
-        }
-        weights
-    }
-}
-
 impl Dense {
     #[target_feature(enable = "avx2")]
     fn new(packable: &ConvWeights<'_>) -> Dense {
@@ -137,12 +116,13 @@ impl Dense {
         let mut dense = Dense {
             inputs,
             portions: Vec::with_capacity(panels * inputs.chunks),
-            blocks: Vec::with_capacity(panels * inputs.blocks),
-            sources: Vec::with_capacity(panels * inputs.blocks),
+            arrangement: Arrangement::with_capacity(panels * inputs.blocks),
             rescale: Vec::with_capacity(panels),
             form,
             clip: packable.clip,
         };
+        let absent_weights = vec![0; geometry.taps()];
+        let mut arranger = Arranger::default();
         for group in 0..geometry.groups {
             for panel in (0..outputs).step_by(16) {
                 let first = group * outputs + panel;
@@ -151,35 +131,30 @@ impl Dense {
                 let absent = Requant { m: 0, c: 0, k: 0 };
                 let lanes = LANES.map(|lane| present.get(lane).copied().unwrap_or(absent));
                 dense.rescale.push(Rescale16::new(lanes, form));
-                let weights = LANES.map(|lane| match channels.clone().nth(lane) {
-                    Some(channel) => packable.channel(channel),
-                    None => &[],
-                });
+                let weights = Panel {
+                    lanes: LANES.map(|lane| match channels.clone().nth(lane) {
+                        Some(channel) => packable.channel(channel),
+                        None => &absent_weights,
+                    }),
+                    inputs: inputs.inputs,
+                    per_tap: inputs.per_tap,
+                };
                 for chunk in 0..inputs.chunks {
-                    let given = inputs.chunk(chunk);
-                    let blocks = given.map(|block| inputs.block(&weights, block));
-                    dense.push(Arrangement::new(blocks.collect()));
+                    let start = dense.arrangement.blocks.len();
+                    weights.cut(inputs.chunk(chunk), &mut arranger.blocks);
+                    let spans = arranger.arrange(&mut dense.arrangement);
+                    dense.portions.push(Portion { start, spans });
                 }
             }
         }
         dense
     }
 
-    fn push(&mut self, arrangement: Arrangement) {
-        self.portions.push(Portion {
-            start: self.blocks.len(),
-            // At most two blocks for each of a chunk.
-            spans: arrangement.spans.map(|spans| spans as u16),
-        });
-        self.blocks.extend(arrangement.blocks);
-        self.sources.extend(arrangement.sources);
-    }
-
     fn weights(&self, panel: usize, chunk: usize) -> Weights<'_> {
         let portion = &self.portions[panel * self.inputs.chunks + chunk];
         Weights {
-            blocks: &self.blocks[portion.start..],
-            sources: &self.sources[portion.start..],
+            blocks: &self.arrangement.blocks[portion.start..],
+            sources: &self.arrangement.sources[portion.start..],
             spans: &portion.spans,
             has_long: portion.spans[2..].iter().any(|&spans| spans > 0),
         }
@@ -382,8 +357,8 @@ impl ConvKernel for Dense {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.blocks)
-            + size_of_val(&*self.sources)
+        size_of_val(&*self.arrangement.blocks)
+            + size_of_val(&*self.arrangement.sources)
             + size_of_val(&*self.portions)
             + size_of_val(&*self.rescale)
     }

@@ -3,7 +3,8 @@
 //! The loops are in assembly: compilers take the sums of a span apart into trees, which spills the
 //! accumulators and costs a tenth of the speed.
 
-use super::saturation::{Block, LEVELS};
+use super::block::Block;
+use super::saturation::LEVELS;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
