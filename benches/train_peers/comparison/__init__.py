@@ -1,0 +1,1 @@
+"""Training steps of Slimbit and of PyTorch, interleaved."""
