@@ -7,6 +7,7 @@ use slimbit_data::{Filter, Resize};
 use slimbit_graph::{Point, Width};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
+use slimbit_train::probe::LabelBudget;
 
 /// The command line, as `clap` reads it.
 #[derive(Parser, Debug)]
@@ -387,8 +388,10 @@ pub struct ProbeArgs {
     /// class folders that are all named by numbers are those classes.
     #[arg(long)]
     pub data: PathBuf,
-    /// With `--kind top1`: compare answers and features with this float network's.
-    #[arg(long, value_name = "NETWORK")]
+    /// The run directory or float network that the file was made of: adds a row per width with what
+    /// the float network reaches. With `--kind top1`, a network whose answers and features are
+    /// compared.
+    #[arg(long, value_name = "RUN_OR_NETWORK")]
     pub float: Option<PathBuf>,
     /// The judge.
     #[arg(long, value_enum, default_value = "knn")]
@@ -399,9 +402,38 @@ pub struct ProbeArgs {
     /// Use at most this many training images; for `--kind top1`, test images.
     #[arg(long)]
     pub limit: Option<usize>,
+    /// Labels of the training images to use, the same for every point: a share (`1%`, `10%`), a
+    /// number per class (`25`), or `all`. The other training images are not looked at.
+    #[arg(long, default_value = "all")]
+    pub labels: LabelBudget,
+    /// Decides which labels are drawn, and the start and order of the linear classifier's training.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Repeat with this many seeds, from --seed on, and give the mean and the standard deviation.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub seeds: usize,
+    /// How `--kind linear` trains.
+    #[command(flatten)]
+    pub linear: LinearArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a linear classifier trains.
+#[derive(Args, Debug)]
+pub struct LinearArgs {
+    /// With `--kind linear`: passes over the training features; the rate falls to a tenth after 60 %
+    /// and after 80 % of them [default: 100].
+    #[arg(long, value_parser = at_least_one)]
+    pub epochs: Option<usize>,
+    /// With `--kind linear`: learning rate for a batch of 512, scaled in proportion to the batch
+    /// [default: 30].
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// With `--kind linear`: images per step [default: 512].
+    #[arg(long, value_parser = at_least_one)]
+    pub batch: Option<usize>,
 }
 
 /// Arguments of `inspect`.

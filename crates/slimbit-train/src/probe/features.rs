@@ -49,6 +49,22 @@ impl Features {
         &self.labels
     }
 
+    /// The images at these positions, in this order.
+    ///
+    /// # Errors
+    /// [`TrainError::Probe`] for a position that no image has, or none at all.
+    pub fn subset(&self, images: &[usize]) -> Result<Self, TrainError> {
+        let len = self.labels.len();
+        if let Some(image) = images.iter().find(|&&image| image >= len) {
+            return Err(TrainError::Probe(format!(
+                "there is no image {image} among {len}"
+            )));
+        }
+        let data = images.iter().flat_map(|&image| self.row(image)).copied();
+        let labels = images.iter().map(|&image| self.labels[image]);
+        Self::new(self.dim, data.collect(), labels.collect())
+    }
+
     pub(super) fn data(&self) -> &[f32] {
         &self.data
     }
@@ -60,17 +76,7 @@ impl Features {
     /// The rows at length 1; a row of zeros stays.
     pub(super) fn normalised(&self) -> Vec<f32> {
         let mut data = self.data.clone();
-        for row in data.chunks_exact_mut(self.dim) {
-            let norm = row
-                .iter()
-                .map(|&v| f64::from(v) * f64::from(v))
-                .sum::<f64>()
-                .sqrt();
-            if norm > 0.0 {
-                row.iter_mut()
-                    .for_each(|v| *v = (f64::from(*v) / norm) as f32);
-            }
-        }
+        normalise(&mut data, self.dim);
         data
     }
 
@@ -83,6 +89,21 @@ impl Features {
             self.dim, other.dim
         );
         Err(TrainError::Probe(what))
+    }
+}
+
+/// Brings rows of `dim` values to length 1; a row of zeros stays.
+pub(super) fn normalise(data: &mut [f32], dim: usize) {
+    for row in data.chunks_exact_mut(dim) {
+        let norm = row
+            .iter()
+            .map(|&v| f64::from(v) * f64::from(v))
+            .sum::<f64>()
+            .sqrt();
+        if norm > 0.0 {
+            row.iter_mut()
+                .for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        }
     }
 }
 
@@ -110,6 +131,14 @@ impl ProbeReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subset_keeps_rows_with_their_labels() {
+        let all = Features::new(2, vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], vec![7, 8, 9]).unwrap();
+        let two = Features::new(2, vec![4.0, 5.0, 0.0, 1.0], vec![9, 7]).unwrap();
+        assert_eq!(all.subset(&[2, 0]).unwrap(), two);
+        assert!(all.subset(&[3]).is_err() && all.subset(&[]).is_err());
+    }
 
     #[test]
     fn unusable_features_are_named() {

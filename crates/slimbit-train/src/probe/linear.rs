@@ -36,6 +36,15 @@ impl Default for LinearProbe {
     }
 }
 
+/// A linear classifier: `logits = weights · features + biases`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearClassifier {
+    /// `[classes, features]`, row-major.
+    pub weights: Vec<f32>,
+    /// `[classes]`.
+    pub biases: Vec<f32>,
+}
+
 /// Rows of weights and of their momentum, one per class, the bias as the last entry of a row.
 struct Classifier {
     weights: Vec<f32>,
@@ -52,6 +61,40 @@ impl LinearProbe {
     /// diverge.
     pub fn classify(&self, train: &Features, test: &Features) -> Result<ProbeReport, TrainError> {
         train.check_same_dim(test)?;
+        let classes = 1 + train
+            .labels()
+            .iter()
+            .max()
+            .map_or(0, |&label| label as usize);
+        let classifier = self.train(train, classes)?;
+        Ok(ProbeReport::new(
+            classifier.predict(test.data()),
+            test.labels(),
+        ))
+    }
+
+    /// Trains a classifier with `classes` outputs; labels are below that.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify), and for a label that is not below `classes`.
+    pub fn fit(&self, train: &Features, classes: usize) -> Result<LinearClassifier, TrainError> {
+        if let Some(label) = train
+            .labels()
+            .iter()
+            .find(|&&label| label as usize >= classes)
+        {
+            let what = format!("label {label} is not among {classes} classes");
+            return Err(TrainError::Probe(what));
+        }
+        let classifier = self.train(train, classes)?;
+        let (weights, biases): (Vec<&[f32]>, Vec<f32>) = classifier.rows().unzip();
+        Ok(LinearClassifier {
+            weights: weights.concat(),
+            biases,
+        })
+    }
+
+    fn train(&self, train: &Features, classes: usize) -> Result<Classifier, TrainError> {
         if self.epochs == 0 || self.batch == 0 {
             let what = format!(
                 "{} epochs of batches of {}; both must be positive",
@@ -60,12 +103,7 @@ impl LinearProbe {
             return Err(TrainError::Probe(what));
         }
         let rng = &mut ChaCha8Rng::seed_from_u64(self.seed);
-        let classes = 1 + *train
-            .labels()
-            .iter()
-            .max()
-            .expect("features are of at least one image");
-        let mut classifier = Classifier::init(classes as usize, train.dim(), rng);
+        let mut classifier = Classifier::init(classes, train.dim(), rng);
         let mut order: Vec<usize> = (0..train.labels().len()).collect();
         for epoch in 0..self.epochs {
             let drops = [3, 4]
@@ -85,10 +123,7 @@ impl LinearProbe {
             );
             return Err(TrainError::Probe(what));
         }
-        Ok(ProbeReport::new(
-            classifier.predict(test.data()),
-            test.labels(),
-        ))
+        Ok(classifier)
     }
 }
 
@@ -106,14 +141,16 @@ impl Classifier {
         }
     }
 
+    /// Weights and bias of each class.
+    fn rows(&self) -> impl Iterator<Item = (&[f32], f32)> {
+        let rows = self.weights.chunks_exact(self.dim + 1);
+        rows.map(|row| (&row[..self.dim], row[self.dim]))
+    }
+
     /// Logits of each row, `[rows, classes]`.
     fn logits(&self, rows: &[f32]) -> Vec<f32> {
         let arch = Arch::new();
-        let (weights, biases): (Vec<&[f32]>, Vec<f32>) = self
-            .weights
-            .chunks_exact(self.dim + 1)
-            .map(|row| (&row[..self.dim], row[self.dim]))
-            .unzip();
+        let (weights, biases): (Vec<&[f32]>, Vec<f32>) = self.rows().unzip();
         let weights = weights.concat();
         let mut logits = vec![0.0; rows.len() / self.dim * self.classes];
         logits
@@ -246,6 +283,28 @@ mod tests {
             })
         };
         assert_eq!(weights(1), weights(3));
+    }
+
+    #[test]
+    fn a_fitted_classifier_is_the_one_that_classifies() {
+        let (train, test) = (separable(500, 1), separable(100, 2));
+        let probe = LinearProbe {
+            epochs: 5,
+            ..LinearProbe::default()
+        };
+        let fitted = probe.fit(&train, 8).unwrap();
+        assert_eq!((fitted.weights.len(), fitted.biases.len()), (64, 8));
+        let predictions = probe.classify(&train, &test).unwrap().predictions;
+        for (image, &predicted) in predictions.iter().enumerate() {
+            let logit = |class: usize| -> f32 {
+                let weights = &fitted.weights[class * 8..][..8];
+                let products = weights.iter().zip(test.row(image)).map(|(w, x)| w * x);
+                products.sum::<f32>() + fitted.biases[class]
+            };
+            let best = (0..8).fold(f32::MIN, |best, class| best.max(logit(class)));
+            assert!(best - logit(predicted as usize) < 1e-3);
+        }
+        assert!(probe.fit(&train, 7).is_err());
     }
 
     #[test]

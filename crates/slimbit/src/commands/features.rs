@@ -58,6 +58,28 @@ impl Images {
         Ok(images)
     }
 
+    /// The images at these positions, in this order.
+    pub(super) fn subset(&self, rows: &[usize]) -> Self {
+        let labels = self.labels.as_ref();
+        Self {
+            codes: rows
+                .iter()
+                .flat_map(|&row| self.image(row))
+                .copied()
+                .collect(),
+            size: self.size,
+            indices: rows.iter().map(|&row| self.indices[row]).collect(),
+            labels: labels.map(|labels| rows.iter().map(|&row| labels[row]).collect()),
+        }
+    }
+
+    /// At most `limit` of the images, spread evenly over all.
+    pub(super) fn spread(&self, limit: usize) -> Self {
+        let count = limit.min(self.len());
+        let rows: Vec<usize> = (0..count).map(|i| i * self.len() / count).collect();
+        self.subset(&rows)
+    }
+
     /// Number of images.
     pub(super) fn len(&self) -> usize {
         self.indices.len()

@@ -1,19 +1,89 @@
 //! The float network on Burn: the baseline of every quantised point.
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, TensorData};
 use rayon::ThreadPool;
+use slimbit_data::Preprocess;
 use slimbit_engine::InputCodes;
 use slimbit_graph::{Graph, Params, Width};
+use slimbit_interchange::Network;
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation};
 use slimbit_quant::{Norms, input_values};
 
 use super::features::Images;
+use super::{export, quantize};
 
 /// Images per batch-norm batch.
 const BATCH: usize = 128;
+
+/// Images on which batch-norm is estimated again.
+pub(super) const CALIBRATION: usize = 1024;
+
+/// The float network that a `.slim` file was made of.
+pub(super) struct FloatSource {
+    pub graph: Graph,
+    pub params: Params,
+    pub preprocess: Preprocess,
+    /// Statistics of the full width, where the source has some.
+    norms: Option<Norms>,
+}
+
+impl FloatSource {
+    /// The newest checkpoint of a run directory, or a network file.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            let checkpoint = export::latest_checkpoint(path)?;
+            return Ok(Self {
+                params: checkpoint.params(),
+                graph: checkpoint.graph,
+                preprocess: checkpoint.config.preprocess,
+                norms: None,
+            });
+        }
+        let network = Network::open(path)?;
+        Ok(Self {
+            preprocess: quantize::preprocess_of(&network, path)?,
+            graph: network.graph,
+            params: network.params,
+            norms: Some(network.norms),
+        })
+    }
+
+    /// Refuses to be compared with a model that sees other images.
+    pub(super) fn check_preprocess(
+        &self,
+        path: &Path,
+        model: &Preprocess,
+        file: &Path,
+    ) -> Result<()> {
+        if self.preprocess != *model {
+            bail!(
+                "{} and {} do not preprocess alike; give the run or network that the file was made of",
+                path.display(),
+                file.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The network at a width, with the statistics that it came with, or else those of `images`.
+    pub(super) fn at(
+        &self,
+        width: Width,
+        input: &InputCodes,
+        images: &Images,
+    ) -> Result<FloatNetwork> {
+        match &self.norms {
+            Some(norms) if width == Width::FULL => {
+                FloatNetwork::with_norms(&self.graph, &self.params, width, input, norms.clone())
+            }
+            _ => FloatNetwork::new(&self.graph, &self.params, width, input, images),
+        }
+    }
+}
 
 /// A network at one width, with batch-norm statistics of its own.
 pub(super) struct FloatNetwork {
@@ -33,16 +103,7 @@ impl FloatNetwork {
         input: &InputCodes,
         images: &Images,
     ) -> Result<Self> {
-        let device = slimbit_nn::parse_device("cpu")?;
-        let net = Net::from_params(graph.clone(), params, &device)?;
-        let (output, _) = &graph.outputs()[0];
-        let mut float = Self {
-            net,
-            width,
-            norms: Norms::new(),
-            input: input.clone(),
-            output: output.clone(),
-        };
+        let mut float = Self::with_norms(graph, params, width, input, Norms::new())?;
         let mut observer = Observer::new(Averaging::Cumulative);
         for start in (0..images.len()).step_by(BATCH) {
             let batch = float.batch(images, start..(start + BATCH).min(images.len()));
@@ -52,6 +113,37 @@ impl FloatNetwork {
         }
         float.norms = observer.norms();
         Ok(float)
+    }
+
+    /// The network with the given parameters and statistics.
+    fn with_norms(
+        graph: &Graph,
+        params: &Params,
+        width: Width,
+        input: &InputCodes,
+        norms: Norms,
+    ) -> Result<Self> {
+        let device = slimbit_nn::parse_device("cpu")?;
+        let (output, _) = &graph.outputs()[0];
+        Ok(Self {
+            net: Net::from_params(graph.clone(), params, &device)?,
+            width,
+            norms,
+            input: input.clone(),
+            output: output.clone(),
+        })
+    }
+
+    /// The network and its batch-norm statistics.
+    pub(super) fn parts(&self) -> (&Net, &Norms) {
+        (&self.net, &self.norms)
+    }
+
+    /// Images as the network takes them, NCHW.
+    pub(super) fn values(&self, images: &Images, rows: std::ops::Range<usize>) -> Vec<f32> {
+        let (height, width) = self.net.graph().input_shape().spatial();
+        let pixels = &images.codes[rows.start * images.size..rows.end * images.size];
+        input_values(&self.input, pixels, height * width)
     }
 
     /// The first output of every image; `[images, features]`.
@@ -92,9 +184,8 @@ impl FloatNetwork {
     fn batch(&self, images: &Images, rows: std::ops::Range<usize>) -> Tensor<4> {
         let shape = self.net.graph().input_shape();
         let (height, width) = shape.spatial();
-        let pixels = &images.codes[rows.start * images.size..rows.end * images.size];
-        let values = input_values(&self.input, pixels, height * width);
-        let data = TensorData::new(values, [rows.len(), shape.channels(), height, width]);
+        let dims = [rows.len(), shape.channels(), height, width];
+        let data = TensorData::new(self.values(images, rows), dims);
         Tensor::from_data(data, self.net.store().device())
     }
 }

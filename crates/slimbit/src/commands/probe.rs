@@ -5,20 +5,28 @@ use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use slimbit_engine::Model;
+use slimbit_graph::Width;
 use slimbit_interchange::Network;
-use slimbit_train::probe::{Knn, LinearProbe};
+use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
 use super::Outcome;
 use super::classify::{self, Answers};
 use super::features::{Images, engine_features, labelled, open_splits, points_of, preprocess_of};
+use super::float::{CALIBRATION, FloatSource};
 use super::{progress, quantize};
-use crate::cli::{ProbeArgs, ProbeKind};
+use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
 
 #[derive(Serialize)]
 struct Row {
     /// A point, or `float`.
     point: String,
     top1: f64,
+    /// Standard deviation over the seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<f64>,
+    /// What each seed gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     correct: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +39,27 @@ struct Row {
     agreement: Option<f64>,
 }
 
+impl Row {
+    /// Mean and spread of what several seeds gave, in per cent.
+    fn of_runs(point: String, runs: Vec<f64>) -> Self {
+        let mean = runs.iter().sum::<f64>() / runs.len() as f64;
+        let squares: f64 = runs.iter().map(|top1| (top1 - mean).powi(2)).sum();
+        let several = runs.len() > 1;
+        Self {
+            point,
+            top1: mean,
+            spread: several.then(|| (squares / (runs.len() - 1) as f64).sqrt()),
+            runs: if several { runs } else { Vec::new() },
+            correct: None,
+            images: None,
+            cosine: None,
+            agreement: None,
+        }
+    }
+}
+
 pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
+    check(args)?;
     let float = args.file.extension() == Some(OsStr::new("safetensors"));
     let rows = match (args.kind, float) {
         (ProbeKind::Top1, true) => vec![float_row(args)?],
@@ -50,8 +78,42 @@ pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Refuses options that would change nothing.
+fn check(args: &ProbeArgs) -> Result<()> {
+    let LinearArgs { epochs, lr, batch } = &args.linear;
+    let linear = [
+        ("--epochs", epochs.is_some()),
+        ("--lr", lr.is_some()),
+        ("--batch", batch.is_some()),
+    ];
+    match linear.iter().find(|(_, given)| *given) {
+        Some((option, _)) if args.kind != ProbeKind::Linear => {
+            bail!("{option} belongs to --kind linear; the other kinds train nothing")
+        }
+        _ => {}
+    }
+    let all = args.labels == LabelBudget::All;
+    match args.kind {
+        ProbeKind::Top1 if !all || args.seeds > 1 => {
+            bail!(
+                "--kind top1 uses no training labels, so --labels and --seeds change nothing; leave them out"
+            )
+        }
+        ProbeKind::Knn if all && args.seeds > 1 => {
+            bail!(
+                "every seed gives the same neighbours of all labels; give --labels too, or leave --seeds out"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
 fn table(rows: &[Row]) -> Table {
     let mut header = vec!["point", "top-1 %"];
+    let spread = rows.iter().any(|row| row.spread.is_some());
+    if spread {
+        header.push("± over seeds");
+    }
     let counted = rows.iter().any(|row| row.correct.is_some());
     let compared = rows.iter().any(|row| row.agreement.is_some());
     if counted {
@@ -66,6 +128,9 @@ fn table(rows: &[Row]) -> Table {
         .set_header(header);
     for row in rows {
         let mut cells = vec![row.point.clone(), format!("{:.2}", row.top1)];
+        if let Some(spread) = row.spread {
+            cells.push(format!("{spread:.2}"));
+        }
         if let (Some(correct), Some(images)) = (row.correct, row.images) {
             cells.push(format!("{correct} of {images}"));
         }
@@ -136,6 +201,8 @@ fn top1(point: String, answers: &Answers, classes: &[u32], float: Option<&Answer
     Row {
         point,
         top1: percent(correct),
+        spread: None,
+        runs: Vec::new(),
         correct: Some(correct),
         images: Some(classes.len()),
         cosine: float.and_then(|float| answers.cosine(float)),
@@ -143,36 +210,113 @@ fn top1(point: String, answers: &Answers, classes: &[u32], float: Option<&Answer
     }
 }
 
-/// A classifier trained or looked up on the features of every point.
+/// What the probes of one file share: the images, and which labels each seed may see.
+struct Judge<'a> {
+    args: &'a ProbeArgs,
+    /// Training images whose label any seed sees, and test images.
+    images: [Images; 2],
+    labels: [Vec<u32>; 2],
+    /// Per seed, positions among the training images.
+    draws: Vec<(u64, Vec<usize>)>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(args: &'a ProbeArgs, train: &Images, test: Images) -> Result<Self> {
+        let labels = train.labels(&args.data)?;
+        let seeds = (args.seed..).take(args.seeds);
+        let draws: Vec<(u64, Vec<usize>)> = seeds
+            .map(|seed| Ok((seed, args.labels.draw(&labels, seed)?)))
+            .collect::<Result<_>>()?;
+        let mut used: Vec<usize> = draws.iter().flat_map(|(_, rows)| rows).copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        let train = train.subset(&used);
+        let place = |row: &usize| used.partition_point(|used| used < row);
+        Ok(Self {
+            labels: [train.labels(&args.data)?, test.labels(&args.data)?],
+            images: [train, test],
+            draws: draws
+                .into_iter()
+                .map(|(seed, rows)| (seed, rows.iter().map(place).collect()))
+                .collect(),
+            args,
+        })
+    }
+
+    /// A row from the features of the training and the test images.
+    fn row(&self, point: String, features: impl Fn(&Images) -> Result<Vec<f32>>) -> Result<Row> {
+        let [train, test] = &self.images;
+        let train = labelled(features(train)?, &self.labels[0])?;
+        let test = labelled(features(test)?, &self.labels[1])?;
+        let judge = |(seed, rows): &(u64, Vec<usize>)| -> Result<f64> {
+            let train = train.subset(rows)?;
+            let report = match self.args.kind {
+                ProbeKind::Linear => linear(self.args, *seed).classify(&train, &test),
+                _ => Knn::default().classify(&train, &test),
+            };
+            Ok(100.0 * report.with_context(|| format!("probing {point}"))?.top1)
+        };
+        let runs: Vec<f64> = self.draws.iter().map(judge).collect::<Result<_>>()?;
+        Ok(Row::of_runs(point, runs))
+    }
+}
+
+fn linear(args: &ProbeArgs, seed: u64) -> LinearProbe {
+    let default = LinearProbe::default();
+    LinearProbe {
+        epochs: args.linear.epochs.unwrap_or(default.epochs),
+        lr: args.linear.lr.unwrap_or(default.lr),
+        batch: args.linear.batch.unwrap_or(default.batch),
+        seed,
+        ..default
+    }
+}
+
+/// A classifier trained or looked up on the features of every point, and of the float network at every
+/// width where there is one.
 fn feature_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let model = Arc::new(Model::open(&args.file)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
+    let float = match &args.float {
+        Some(path) => {
+            let source = FloatSource::open(path)?;
+            source.check_preprocess(path, &preprocess, &args.file)?;
+            Some(source)
+        }
+        None => None,
+    };
     let (train, test) = open_splits(&args.data)?;
     let train = Images::load(&train, &preprocess, args.limit)?;
     let test = Images::load(&test, &preprocess, None)?;
-    let labels = [train.labels(&args.data)?, test.labels(&args.data)?];
-    let bar = progress::steps("probing", points.len());
-    let mut rows = Vec::new();
-    for point in points {
-        bar.set_message(point.to_string());
-        let features = [&train, &test].map(|images| engine_features(&model, point, images));
-        let [train, test] = features;
-        let (train, test) = (labelled(train?, &labels[0])?, labelled(test?, &labels[1])?);
-        let report = match args.kind {
-            ProbeKind::Linear => LinearProbe::default().classify(&train, &test),
-            _ => Knn::default().classify(&train, &test),
+    let calibration = train.spread(CALIBRATION);
+    let judge = Judge::new(args, &train, test)?;
+    drop(train);
+
+    let mut widths: Vec<Width> = Vec::new();
+    for point in &points {
+        if !widths.contains(&point.width) {
+            widths.push(point.width);
         }
-        .with_context(|| format!("probing {point}"))?;
-        rows.push(Row {
-            point: point.to_string(),
-            top1: 100.0 * report.top1,
-            correct: None,
-            images: None,
-            cosine: None,
-            agreement: None,
-        });
-        bar.inc(1);
+    }
+    let controls = if float.is_some() { widths.len() } else { 0 };
+    let bar = progress::steps("probing", controls + points.len());
+    let mut rows = Vec::new();
+    for width in widths {
+        if let Some(float) = &float {
+            let name = format!("{width} float");
+            bar.set_message(name.clone());
+            let network = float.at(width, model.input(), &calibration)?;
+            rows.push(judge.row(name, |images| network.features(images))?);
+            bar.inc(1);
+        }
+        for &point in points.iter().filter(|point| point.width == width) {
+            bar.set_message(point.to_string());
+            rows.push(judge.row(point.to_string(), |images| {
+                engine_features(&model, point, images)
+            })?);
+            bar.inc(1);
+        }
     }
     bar.finish_and_clear();
     Ok(rows)
