@@ -93,7 +93,9 @@ fn reference(path: &Path, preprocess: &Preprocess) -> Result<(Network, Preproces
     let network = if path.extension().is_some_and(|ending| ending == "onnx") {
         let bytes = std::fs::read(path)
             .map_err(|error| anyhow::anyhow!("reading {}: {error}", path.display()))?;
-        onnx::import(&bytes, Some([preprocess.height, preprocess.width]))?.network
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let side = [preprocess.height, preprocess.width];
+        onnx::import_in(folder, &bytes, Some(side))?.network
     } else {
         Network::open(path)?
     };

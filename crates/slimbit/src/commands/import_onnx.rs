@@ -1,6 +1,6 @@
 //! An ONNX file as the source of `slimbit import`, and its comparison with ONNX Runtime.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -23,6 +23,8 @@ const TOLERANCE: f32 = 1e-2;
 pub(super) struct OnnxSource {
     import: OnnxImport,
     bytes: Vec<u8>,
+    /// Where its other files are.
+    folder: PathBuf,
 }
 
 /// How far ONNX Runtime's outputs are from ours.
@@ -50,11 +52,16 @@ impl OnnxSource {
     /// Reads and imports a file.
     pub(super) fn open(path: &Path, args: &ImportArgs) -> Result<Self> {
         let bytes = std::fs::read(path)?;
-        let import = onnx::import(&bytes, args.input)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let import = onnx::import_in(folder, &bytes, args.input)?;
         for note in &import.notes {
             log::info!("{note}");
         }
-        Ok(Self { import, bytes })
+        Ok(Self {
+            import,
+            bytes,
+            folder: folder.to_owned(),
+        })
     }
 
     /// The network of the file.
@@ -85,6 +92,12 @@ impl OnnxSource {
         let tensors: Vec<String> = self.import.outputs.iter().map(|o| o.1.clone()).collect();
         let more = tensors.iter().map(String::as_str);
         std::fs::write(&model, onnx::with_outputs(&self.bytes, more))?;
+        for data in &self.import.data {
+            let copy = folder.path().join(data);
+            std::fs::create_dir_all(copy.parent().unwrap_or(folder.path()))?;
+            std::fs::copy(self.folder.join(data), &copy)
+                .with_context(|| format!("copying {}", data.display()))?;
+        }
         let network = &self.import.network;
         let (height, width) = network.graph.input_shape().spatial();
         // A quantised file rounds where its float meaning does not, but need not saturate.

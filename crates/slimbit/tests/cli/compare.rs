@@ -1,26 +1,12 @@
 //! `slimbit compare` as a user sees it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn run(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slimbit"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn succeeds(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
+use crate::command::{json, message, run, succeeds, text};
 
 struct Files {
     folder: TempDir,
@@ -39,16 +25,16 @@ impl Files {
             folder,
         };
         let network = files.import("net.safetensors", "--random 3 --arch resnet8");
-        let images = files.images.to_str().unwrap();
+        let images = text(&files.images);
         let mut arguments = vec!["quantize", &network, "--images", images];
         arguments.extend(["--calibration-images", "16", "--bits", "W8A8"]);
-        arguments.extend(["-o", files.model.to_str().unwrap()]);
+        arguments.extend(["-o", text(&files.model)]);
         succeeds(&arguments);
         files
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
+        text(&self.folder.path().join(name)).to_owned()
     }
 
     fn import(&self, name: &str, what: &str) -> String {
@@ -60,7 +46,7 @@ impl Files {
     }
 
     fn compare(&self, reference: &str, more: &[&str]) -> Output {
-        let [model, images] = [&self.model, &self.images].map(|path| path.to_str().unwrap());
+        let [model, images] = [&self.model, &self.images].map(|path| text(path));
         let mut arguments = vec!["compare", reference, model, "--images", images];
         arguments.extend(["--limit", "6"]);
         arguments.extend(more);
@@ -71,7 +57,7 @@ impl Files {
         let output = self.compare(reference, &["--json"]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        json(&String::from_utf8(output.stdout).unwrap())
     }
 }
 
@@ -100,8 +86,8 @@ fn a_file_stays_with_its_network_and_parts_from_others() {
 
     let random = files.import("other.safetensors", "--random 4 --arch resnet8");
     assert_eq!(files.json(&random)["finding"]["cause"], "weights");
-    let text = String::from_utf8(files.compare(&random, &[]).stdout).unwrap();
-    assert!(text.contains("the networks part at `stem.act`"), "{text}");
+    let table = String::from_utf8(files.compare(&random, &[]).stdout).unwrap();
+    assert!(table.contains("the networks part at `stem.act`"), "{table}");
 
     let deeper = files.import("deep.safetensors", "--random 3 --arch resnet20");
     for (output, part) in [
@@ -116,8 +102,8 @@ fn a_file_stays_with_its_network_and_parts_from_others() {
         ),
         (files.compare(&deeper, &[]), "where the .slim file has"),
     ] {
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(output.status.code(), Some(1), "{part}");
+        let error = message(&output, &[part]);
         assert!(error.contains(part), "{error}");
     }
 }

@@ -2,36 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-fn slimbit(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slimbit"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    slimbit(arguments).output().unwrap()
-}
-
-fn succeeds(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "slimbit {arguments:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(output: &str) -> serde_json::Value {
-    serde_json::from_str(output).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::command::{fails, json, slimbit, succeeds, text};
 
 /// A folder with a network of random weights for the repository's images.
 struct Fixture {
@@ -134,13 +111,8 @@ fn what_cannot_be_quantised_is_named() {
     let f = Fixture::new();
     let file = f.path("net.slim");
     let refused = |arguments: &[&str], part: &str| {
-        let output = run(arguments);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(matches!(output.status.code(), Some(1 | 2)), "{error}");
-        assert!(
-            error.contains(part) && !error.contains("panicked"),
-            "{error}"
-        );
+        let error = fails(arguments);
+        assert!(error.contains(part), "{error}");
         assert!(!file.exists());
     };
     let with = |more: &[&'static str]| [f.quantize(&file, "8"), more.to_vec()].concat();

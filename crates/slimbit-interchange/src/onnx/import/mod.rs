@@ -72,7 +72,7 @@ pub struct OnnxImport {
 /// layer becomes the output `features`, and that layer `logits`. Batch-norms stay where they follow
 /// a layer with weights and are folded elsewhere; a softmax at the end is left out; quantisers of a
 /// QDQ file are left out too, and kept in the metadata. `side` is the image's rows and columns where
-/// the file leaves them open.
+/// the file leaves them open. Elements in other files need [`import_in`].
 ///
 /// # Errors
 /// [`ImportError::Unsupported`] with every node that has no counterpart; [`ImportError::Damaged`]
