@@ -10,11 +10,8 @@ use crate::forward::Forward;
 use crate::params::to_vec;
 use crate::{Init, Mode, NnError, Observer, Outputs, ParamStore, Quantisation, Value, init};
 
-/// Between the name of a batch-norm's parameter and the width whose own it is.
-const SWITCH: char = '@';
-
 fn switched_name(name: &str, width: Width) -> String {
-    format!("{name}{SWITCH}{}", width.get())
+    format!("{name}{}{}", Net::SWITCH, width.get())
 }
 
 /// A graph and its parameters on a device: runs at any width, float or fake-quantised.
@@ -86,6 +83,9 @@ impl Net {
         self
     }
 
+    /// Stands between the name of a batch-norm's parameter and the width whose own it is.
+    pub const SWITCH: char = '@';
+
     /// Gives every width of `widths` batch-norm scales and shifts of its own, beginning with those
     /// of the full width: switchable batch-norm (Yu et al. 2019, Slimmable Neural Networks). The
     /// full width and widths that are not listed go on with the shared ones.
@@ -122,24 +122,6 @@ impl Net {
             true => switched_name(&name, width),
             false => name,
         }
-    }
-
-    /// The graph's parameters as a network of `width` sees them: plain ones, with that width's own
-    /// batch-norms in their leading part where [they are switched](Self::with_switched_norms).
-    pub fn params_at(&self, width: Width) -> Params {
-        let mut params = self.params.to_params();
-        let (own, mut shared): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut params.0)
-            .into_iter()
-            .partition(|(name, _)| name.contains(SWITCH));
-        for (name, array) in own {
-            if let Some((shared_name, at)) = name.rsplit_once(SWITCH)
-                && at == width.get().to_string()
-                && let Some(target) = shared.get_mut(shared_name)
-            {
-                target.data[..array.data.len()].copy_from_slice(&array.data);
-            }
-        }
-        Params(shared)
     }
 
     /// The graph.

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use slimbit_graph::{Array, Graph, Params};
+use slimbit_graph::{Array, Graph, Params, Width};
+use slimbit_nn::Net;
 
 use crate::atomic::write_atomically;
+use crate::config::BatchNorms;
 use crate::{TrainConfig, TrainError};
 
 /// Everything that a run is at one moment: with it, a run goes on as if it had never stopped.
@@ -53,6 +55,33 @@ impl Checkpoint {
                 .map(|(name, array)| (name.to_owned(), array.clone()))
                 .collect(),
         )
+    }
+
+    /// The parameters as a network of `width` sees them: [`params`](Self::params), but for the batch-norms of a run with
+    /// switchable ones, which are that width's own.
+    ///
+    /// # Errors
+    /// [`TrainError::ConfigValue`] for a width that such a run was not trained at.
+    pub fn params_at(&self, width: Width) -> Result<Params, TrainError> {
+        let widths = &self.config.objective.widths.list;
+        if self.config.model.batch_norm == BatchNorms::Shared {
+            return Ok(self.params());
+        }
+        if !widths.contains(&width.get()) {
+            let what = format!("{} is none of the trained widths {widths:?}", width.get());
+            return Err(TrainError::value("objective.widths.list", what));
+        }
+        let (own, mut shared): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (self.params().0.into_iter()).partition(|(name, _)| name.contains(Net::SWITCH));
+        for (name, array) in own {
+            if let Some((name, at)) = name.rsplit_once(Net::SWITCH)
+                && at == width.get().to_string()
+                && let Some(target) = shared.get_mut(name)
+            {
+                target.data[..array.data.len()].copy_from_slice(&array.data);
+            }
+        }
+        Ok(Params(shared))
     }
 
     /// Where the collapse watch is part of the state.

@@ -42,6 +42,8 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Train a slimmable network without labels.
     Pretrain(PretrainArgs),
+    /// List the training recipes, or print one.
+    Recipes(RecipesArgs),
     /// Read a checkpoint of another library into a float network file.
     Import(ImportArgs),
     /// Calibrate a trained network at every point and write one .slim file; with --onnx, write a
@@ -103,9 +105,23 @@ pub struct PretrainArgs {
     /// Print the resolved configuration and stop.
     #[arg(long)]
     pub print_config: bool,
-    /// Changes to the configuration, such as `epochs=100` or `optim.lr=0.1`.
+    /// Show curves and news on the whole terminal instead of a progress bar.
+    #[arg(long)]
+    pub dashboard: bool,
+    /// Changes to the configuration, such as `recipe=ssql/resnet18-cifar10` (`slimbit recipes` lists
+    /// them), `epochs=100` or `optim.lr=0.1`.
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+/// Arguments of `recipes`.
+#[derive(Args, Debug)]
+pub struct RecipesArgs {
+    /// The recipe to print; by default all are listed.
+    pub name: Option<String>,
+    /// List them as JSON.
+    #[arg(long, conflicts_with = "name")]
+    pub json: bool,
 }
 
 /// Arguments of `import`.

@@ -208,6 +208,8 @@ fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use slimbit_graph::backbones;
+
     use super::*;
     use crate::config::{Course, Loss};
 
@@ -219,6 +221,13 @@ mod tests {
             let config = TrainConfig::recipe(&recipe).unwrap();
             assert_eq!(config.recipe, recipe);
             assert!(!recipes::summary(&recipe).unwrap().is_empty());
+            let (backbone, input) = (&config.model.backbone, &config.preprocess);
+            let [c, h, w] = [input.channels, input.height, input.width];
+            let graph = backbones::by_name(backbone, c, h, w, None).unwrap();
+            let stages = graph.stages().unwrap();
+            for map in &config.objective.maps {
+                assert!(stages.iter().any(|stage| stage.name == *map), "{recipe}: {map}");
+            }
             assert_eq!(
                 TrainConfig::from_toml(&config.to_toml(), NONE).unwrap(),
                 config

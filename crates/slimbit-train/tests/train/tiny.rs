@@ -36,15 +36,20 @@ pub(crate) fn network() -> Graph {
     b.finish(&[("features", z)]).unwrap()
 }
 
+/// The input of [`network`].
+fn preprocess() -> Preprocess {
+    Preprocess {
+        height: 8,
+        width: 8,
+        ..Preprocess::fashion_mnist()
+    }
+}
+
 /// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration.
 pub(crate) fn config(recipe: &str, data: PathBuf) -> TrainConfig {
     let mut config = TrainConfig::recipe(recipe).unwrap();
     config.data.path = data;
-    config.preprocess = Preprocess {
-        height: 8,
-        width: 8,
-        ..Preprocess::fashion_mnist()
-    };
+    config.preprocess = preprocess();
     config.epochs = 2;
     config.batch = 8;
     config.micro_batch = 0;

@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use slimbit_data::{Dataset, Split};
 use slimbit_engine::{Model, replace_file};
-use slimbit_graph::{Point, PointStatistics};
+use slimbit_graph::{Params, Point, PointStatistics, Width};
 use slimbit_nn::Net;
 use slimbit_quant::{Calibration, Progress, Settings, Task, calibrate, lower};
+use slimbit_train::config::BatchNorms;
 use slimbit_train::{Checkpoint, RunDir};
 
 use super::features::{Images, PREPROCESS};
@@ -23,6 +24,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     }
     let checkpoint = latest_checkpoint(&args.run)?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
+    check_trained(&checkpoint, &points)?;
     let path = args
         .images
         .as_deref()
@@ -70,6 +72,40 @@ pub(super) fn latest_checkpoint(run: &Path) -> Result<Checkpoint> {
     latest.with_context(|| format!("{} has no checkpoint yet; train it first", run.display()))
 }
 
+/// Refuses widths that have no trained weights, and warns of those that were never trained by themselves.
+fn check_trained(checkpoint: &Checkpoint, points: &[Point]) -> Result<()> {
+    let widths = &checkpoint.config.objective.widths;
+    for point in points {
+        let width = point.width.get();
+        if width > widths.max {
+            bail!(
+                "{point} is wider than the trained {}x; choose others with --widths",
+                widths.max
+            );
+        }
+        if width < widths.min {
+            log::warn!("{point}: the run trained no width below {}x", widths.min);
+        }
+    }
+    Ok(())
+}
+
+/// The parameters of the given points. Those of a run with switchable batch-norm must be of one width.
+pub(super) fn params_for(checkpoint: &Checkpoint, points: &[Point]) -> Result<Params> {
+    if checkpoint.config.model.batch_norm == BatchNorms::Shared {
+        return Ok(checkpoint.params());
+    }
+    let width = points.first().map_or(Width::FULL, |point| point.width);
+    if let Some(other) = points.iter().find(|point| point.width != width) {
+        bail!(
+            "the run has batch-norms for each width (switchable): export one width to a file, {} or {}, with --widths",
+            points[0],
+            other
+        );
+    }
+    Ok(checkpoint.params_at(width)?)
+}
+
 /// Batch-norm statistics and ranges of every point, with a progress bar.
 pub(super) fn measure(
     checkpoint: &Checkpoint,
@@ -77,7 +113,11 @@ pub(super) fn measure(
     points: &[Point],
 ) -> Result<Vec<PointStatistics>> {
     let device = slimbit_nn::parse_device("cpu")?;
-    let net = Net::from_params(checkpoint.graph.clone(), &checkpoint.params(), &device)?;
+    let net = Net::from_params(
+        checkpoint.graph.clone(),
+        &params_for(checkpoint, points)?,
+        &device,
+    )?;
     let bar = progress::steps("calibrating", 0);
     let calibration = Calibration {
         images: images.len(),
@@ -95,9 +135,10 @@ pub(super) fn measure(
 pub(super) fn make(checkpoint: &Checkpoint, statistics: &[PointStatistics]) -> Result<Model> {
     let bar = progress::steps("lowering", 0);
     let settings = settings(checkpoint)?;
+    let points: Vec<Point> = statistics.iter().map(|s| s.point).collect();
     let model = lower(
         &checkpoint.graph,
-        &checkpoint.params(),
+        &params_for(checkpoint, &points)?,
         statistics,
         &settings,
         |p| show(&bar, &p),

@@ -3,6 +3,7 @@
 mod bench;
 mod classify;
 mod compare;
+mod dashboard;
 mod embed;
 mod export;
 mod export_onnx;
@@ -19,6 +20,7 @@ mod probe;
 mod progress;
 mod quantize;
 mod quickstart;
+mod recipes;
 mod run;
 mod verify;
 mod weigh;
@@ -44,6 +46,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::Quickstart(args) => quickstart::execute(&args),
         Command::Pretrain(args) => pretrain::execute(&args),
+        Command::Recipes(args) => recipes::execute(&args),
         Command::Import(args) => import::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Quantize(args) => quantize::execute(&args),

@@ -5,6 +5,7 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
+use super::dashboard::Dashboard;
 use super::{Outcome, interrupt, progress};
 use crate::cli::PretrainArgs;
 
@@ -20,7 +21,14 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
             Trainer::new(config, &args.out)?
         }
     };
-    let outcome = train(&mut trainer, &interrupt::flag()?)?;
+    let display = match args.dashboard {
+        true => {
+            let title = trainer.run_dir().path().display().to_string();
+            Display::Dashboard(Box::new(Dashboard::open(title)?))
+        }
+        false => Display::bar(&trainer),
+    };
+    let outcome = train(&mut trainer, &interrupt::flag()?, display)?;
     let run = trainer.run_dir().path().display();
     match outcome {
         Outcome::Done => eprintln!("{run}: trained; next: slimbit export {run}"),
@@ -45,18 +53,68 @@ fn config(args: &PretrainArgs) -> Result<TrainConfig> {
     })
 }
 
-/// Runs a trainer to its end or to Ctrl-C, with a progress bar.
-pub(super) fn train(trainer: &mut Trainer, interrupted: &Arc<AtomicBool>) -> Result<Outcome> {
-    let (done, steps) = trainer.progress();
-    let bar = progress::training(done, steps);
-    let stop = trainer.stop_flag();
-    let ending = trainer.run(&mut |event| {
-        if let Event::Step { record, .. } = &event {
-            tell(&bar, record);
+/// How a run is shown while it goes on.
+pub(super) enum Display {
+    Bar(ProgressBar),
+    Dashboard(Box<Dashboard>),
+}
+
+impl Display {
+    /// A progress bar that begins where the run stands.
+    pub(super) fn bar(trainer: &Trainer) -> Self {
+        let (done, steps) = trainer.progress();
+        Self::Bar(progress::training(done, steps))
+    }
+
+    /// Shows an event, and says whether the user asked to stop.
+    fn tell(&mut self, event: Event) -> Result<bool> {
+        let bar = match self {
+            Self::Bar(bar) => bar,
+            Self::Dashboard(dashboard) => return Ok(dashboard.tell(event)?),
+        };
+        match event {
+            Event::Step { record, .. } => tell(bar, &record),
+            Event::Saved { .. } => {}
+            Event::Collapsed(finding) => bar.suspend(|| eprintln!("{finding}")),
+            Event::RolledBack { step, lr_factor } => bar.suspend(|| {
+                eprintln!(
+                    "rolled back to iteration {step}; the rate is {lr_factor} of the schedule's"
+                );
+            }),
         }
-        stop.fetch_or(interrupted.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(false)
+    }
+
+    fn close(self) -> Result<()> {
+        match self {
+            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Dashboard(dashboard) => dashboard.close()?,
+        }
+        Ok(())
+    }
+}
+
+/// Runs a trainer to its end, to Ctrl-C or to the dashboard's `q`.
+pub(super) fn train(
+    trainer: &mut Trainer,
+    interrupted: &Arc<AtomicBool>,
+    mut display: Display,
+) -> Result<Outcome> {
+    let stop = trainer.stop_flag();
+    let mut failed = None;
+    let ending = trainer.run(&mut |event| {
+        // What cannot be shown any more is saved all the same.
+        let asked = display.tell(event).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            true
+        });
+        let stopped = asked || interrupted.load(Ordering::Relaxed);
+        stop.fetch_or(stopped, Ordering::Relaxed);
     });
-    bar.finish_and_clear();
+    display.close()?;
+    if let Some(error) = failed {
+        return Err(error.context("showing progress; the run is saved"));
+    }
     Ok(match ending? {
         Ending::Finished => Outcome::Done,
         Ending::Interrupted => Outcome::Interrupted,

@@ -44,7 +44,8 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let run = args.out.join("run");
     let mut seconds = Seconds::default();
     let mut trainer = begin(&run, config, args.fresh)?;
-    let outcome = pretrain::train(&mut trainer, &interrupt::flag()?)?;
+    let display = pretrain::Display::bar(&trainer);
+    let outcome = pretrain::train(&mut trainer, &interrupt::flag()?, display)?;
     if outcome == Outcome::Interrupted {
         eprintln!("saved; the same command continues");
         return Ok(outcome);
