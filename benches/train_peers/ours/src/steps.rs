@@ -126,10 +126,7 @@ impl Learner {
         let index: Vec<_> = specs
             .map(|spec| json!({ "name": spec.name, "shape": spec.shape }))
             .collect();
-        std::fs::write(
-            folder.join("parameters.json"),
-            serde_json::to_vec(&index)?,
-        )?;
+        std::fs::write(folder.join("parameters.json"), serde_json::to_vec(&index)?)?;
         let bytes: Vec<u8> = stores.iter().flat_map(|store| store.to_bytes()).collect();
         std::fs::write(folder.join("parameters.f32"), bytes)?;
         Ok(())
@@ -185,7 +182,10 @@ impl Learner {
             ..float
         };
         let predict = |view| -> Result<Tensor<2>> {
-            let features = self.net.forward(view, &quantised, None)?.vector("features")?;
+            let features = self
+                .net
+                .forward(view, &quantised, None)?
+                .vector("features")?;
             let z = projector.forward_quantised(features, WeightGrid::MinMax)?;
             Ok(predictor.forward(z)?)
         };
@@ -301,9 +301,7 @@ fn read_views(path: &Path, shape: [usize; 4]) -> Result<[Tensor<4>; 2]> {
         return Err(format!("{} floats are not two views of {shape:?}", values.len()).into());
     }
     let device = parse_device("cpu")?;
-    let view = |values: &[f32]| {
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), &device)
-    };
+    let view = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), shape), &device);
     Ok([view(&values[..length]), view(&values[length..])])
 }
 

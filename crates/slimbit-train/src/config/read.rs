@@ -226,7 +226,10 @@ mod tests {
             let graph = backbones::by_name(backbone, c, h, w, None).unwrap();
             let stages = graph.stages().unwrap();
             for map in &config.objective.maps {
-                assert!(stages.iter().any(|stage| stage.name == *map), "{recipe}: {map}");
+                assert!(
+                    stages.iter().any(|stage| stage.name == *map),
+                    "{recipe}: {map}"
+                );
             }
             assert_eq!(
                 TrainConfig::from_toml(&config.to_toml(), NONE).unwrap(),

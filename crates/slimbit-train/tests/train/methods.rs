@@ -233,5 +233,8 @@ fn the_watch_rolls_back_and_gives_up() {
     assert_eq!(rest, [0.25]);
     assert_eq!(bits(&killed), bits(&straight));
     let log = fs::read_to_string(folder.path().join("straight/log.txt")).unwrap();
-    assert!(log.contains("rolled back to iteration 4; the learning rate is 0.5"), "{log}");
+    assert!(
+        log.contains("rolled back to iteration 4; the learning rate is 0.5"),
+        "{log}"
+    );
 }
