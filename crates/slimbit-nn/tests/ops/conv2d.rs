@@ -40,6 +40,22 @@ fn cases() -> Vec<Case> {
         case(2, [16, 16], [28, 28], [3, 3], same),
         case(37, [8, 12], [4, 4], [3, 3], same),
         case(33, [16, 24], [7, 7], [3, 3], same),
+        case(
+            3,
+            [19, 24],
+            [5, 10],
+            [3, 3],
+            conv([1, 1], [2, 0, 2, 0], [1, 1], 1),
+        ),
+        case(
+            2,
+            [24, 17],
+            [9, 6],
+            [3, 3],
+            conv([1, 1], [0, 2, 0, 2], [1, 1], 1),
+        ),
+        case(70, [32, 16], [3, 4], [3, 3], same),
+        case(5, [128, 40], [8, 8], [3, 3], same),
         case(4, [6, 8], [9, 8], [3, 3], Conv::same(3, 2)),
         case(4, [6, 8], [8, 9], [1, 1], Conv::same(1, 2)),
         case(3, [9, 5], [6, 7], [1, 1], Conv::default()),
@@ -213,6 +229,76 @@ fn gradients_equal_finite_differences_where_padding_is_asymmetric() {
             up - down
         );
     }
+}
+
+/// Tiles of 4 x 4 outputs round differently from direct sums; this is how much.
+#[test]
+fn tiled_sums_are_as_accurate_as_promised() {
+    let case = Case {
+        images: 4,
+        channels: [64, 48],
+        input: [10, 13],
+        kernel: [3, 3],
+        conv: Conv::same(3, 1),
+    };
+    let operands = Operands::new(case);
+    let ours = operands.run(|x, w| conv2d(x, w, case.conv));
+    let exact = direct_sums(&operands, case);
+    for (what, (ours, exact)) in ["y", "dx", "dw"].iter().zip(ours.iter().zip(&exact)) {
+        let square = |v: f64| v * v;
+        let errors = ours
+            .iter()
+            .zip(exact)
+            .map(|(&o, &e)| square(f64::from(o) - e));
+        let scale: f64 = exact.iter().copied().map(square).sum();
+        let error = (errors.sum::<f64>() / scale).sqrt();
+        assert!(error < 1.5e-6, "{what}: {error:e}");
+    }
+    // Both gradients are adjoints of the same map.
+    let along = |a: &[f32], b: &TensorData| -> f64 {
+        let b = b.try_to_vec::<f32>().expect("f32");
+        a.iter()
+            .zip(b)
+            .map(|(&a, b)| f64::from(a) * f64::from(b))
+            .sum()
+    };
+    let by_output = along(&ours[0], &operands.g);
+    for by_input in [along(&ours[1], &operands.x), along(&ours[2], &operands.w)] {
+        assert!((by_input - by_output).abs() < 1e-5 * by_output.abs().max(100.0));
+    }
+}
+
+/// Output, input gradient and weight gradient of a padded 3 x 3 convolution, in `f64`.
+fn direct_sums(operands: &Operands, case: Case) -> [Vec<f64>; 3] {
+    let [ins, outs] = case.channels;
+    let [height, width] = case.input;
+    let wide = |data: &TensorData| -> Vec<f64> {
+        let values = data.try_to_vec::<f32>().expect("f32");
+        values.into_iter().map(f64::from).collect()
+    };
+    let [x, w, g] = [&operands.x, &operands.w, &operands.g].map(wide);
+    let (mut y, mut dx, mut dw) = (vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+    for image in 0..case.images {
+        for out in 0..outs {
+            for channel in 0..ins {
+                for at in 0..height * width * 9 {
+                    let (pixel, tap) = (at / 9, at % 9);
+                    let row = (pixel / width + tap / 3).wrapping_sub(1);
+                    let column = (pixel % width + tap % 3).wrapping_sub(1);
+                    if row >= height || column >= width {
+                        continue;
+                    }
+                    let to = (image * outs + out) * height * width + pixel;
+                    let from = ((image * ins + channel) * height + row) * width + column;
+                    let by = (out * ins + channel) * 9 + tap;
+                    y[to] += x[from] * w[by];
+                    dx[from] += g[to] * w[by];
+                    dw[by] += g[to] * x[from];
+                }
+            }
+        }
+    }
+    [y, dx, dw]
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod depthwise;
 mod gather;
 mod geometry;
 mod weight_gradient;
+mod winograd;
 
 use burn::Tensor;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -85,12 +86,14 @@ impl Backward<Flex, 2> for ConvBackward {
     ) {
         let [x_node, w_node] = ops.parents;
         let (x, w, conv) = ops.state;
-        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, input_gradient(&x, &w, &gradient, &conv));
+        let dy = contiguous(grads.consume::<Flex>(&ops.node));
+        let wanted = [x_node.is_some(), w_node.is_some()];
+        let [dx, dw] = gradients(&x, &w, &dy, &conv, wanted);
+        if let (Some(node), Some(dx)) = (x_node, dx) {
+            grads.register::<Flex>(node.id, dx);
         }
-        if let Some(node) = w_node {
-            grads.register::<Flex>(node.id, weight_gradient(&x, &w, &gradient, &conv));
+        if let (Some(node), Some(dw)) = (w_node, dw) {
+            grads.register::<Flex>(node.id, dw);
         }
     }
 }
@@ -99,7 +102,9 @@ fn forward(x: &FlexTensor, w: &FlexTensor, conv: &Conv) -> FlexTensor {
     let sizes = Sizes::new(dims(x), dims(w), conv);
     let plan = Correlation::forward(&sizes, conv);
     let (x, w) = (values(x), values(w));
-    let y = if sizes.is_depthwise() {
+    let y = if winograd::pays(&sizes, conv) {
+        winograd::forward(&sizes, conv, x, w)
+    } else if sizes.is_depthwise() {
         depthwise::correlate(&plan, x, w, sizes.images, sizes.in_channels)
     } else {
         let channels = Channels {
@@ -125,6 +130,28 @@ fn forward(x: &FlexTensor, w: &FlexTensor, conv: &Conv) -> FlexTensor {
             sizes.output[1],
         ],
     )
+}
+
+/// The gradients of `x` and of `w`, each if it is wanted.
+fn gradients(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    dy: &FlexTensor,
+    conv: &Conv,
+    wanted: [bool; 2],
+) -> [Option<FlexTensor>; 2] {
+    let [wants_x, wants_w] = wanted;
+    let sizes = Sizes::new(dims(x), dims(w), conv);
+    if !winograd::pays(&sizes, conv) {
+        let dx = wants_x.then(|| input_gradient(x, w, dy, conv));
+        return [dx, wants_w.then(|| weight_gradient(x, w, dy, conv))];
+    }
+    let operands = [values(x), values(w), values(dy)];
+    let [dx, dw] = winograd::gradients(&sizes, conv, operands, wanted);
+    [
+        wants_x.then(|| from_values(dx, dims::<4>(x))),
+        wants_w.then(|| from_values(dw, dims::<4>(w))),
+    ]
 }
 
 fn input_gradient(x: &FlexTensor, w: &FlexTensor, dy: &FlexTensor, conv: &Conv) -> FlexTensor {
