@@ -13,6 +13,7 @@ mod graphs;
 #[path = "../../tests/engine/lowering.rs"]
 mod lowering;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -173,8 +174,9 @@ fn load(model: &Model, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Per stage: microseconds (median), share of the total, multiply-accumulates, fraction of the
-/// peak, kernel.
+/// Per stage, and then per kind of stage: microseconds (median, and the least, which other loads
+/// disturb less), share of the median total, multiply-accumulates, the fraction of the peak that the
+/// least time reaches, kernel.
 fn per_op(
     session: &mut Session,
     image: &[u8],
@@ -185,25 +187,67 @@ fn per_op(
     for _ in 0..repeat {
         profiles.push(session.run_profiled(image)?);
     }
-    let median = |stage: usize| {
-        let mut times: Vec<u64> = profiles.iter().map(|profile| profile[stage]).collect();
-        times.sort_unstable();
-        times[times.len() / 2] as f64 / 1e3
-    };
     let stages = session.plan().stages();
-    let total: f64 = (0..stages.len()).map(median).sum();
-    println!("      µs      %     MMAC  peak%  kernel        stage");
-    for (index, stage) in stages.iter().enumerate() {
-        let (time, macs) = (median(index), stage.macs() as f64);
+    let rows: Vec<Row> = (0..stages.len())
+        .map(|stage| {
+            let times = profiles.iter().map(|profile| profile[stage] as f64 / 1e3);
+            let mut times: Vec<f64> = times.collect();
+            times.sort_by(f64::total_cmp);
+            Row {
+                median: times[times.len() / 2],
+                least: times[0],
+                macs: stages[stage].macs() as f64,
+            }
+        })
+        .collect();
+    let total: f64 = rows.iter().map(|row| row.median).sum();
+    println!("  median    least      %     MMAC  peak%  kernel        stage");
+    let mut kinds: BTreeMap<String, Row> = BTreeMap::new();
+    for (row, stage) in rows.iter().zip(stages) {
+        row.print(total, peak);
         println!(
-            "{time:>8.1} {:>6.2} {:>8.2} {:>6.1}  {:<13} {} {:?}",
-            100.0 * time / total,
-            macs / 1e6,
-            100.0 * macs / (time * 1e-6) / peak,
+            "  {:<13} {} {:?}",
             stage.kernel(),
             stage.name(),
             stage.layout()
         );
+        let weights = session.model().weights().get(stage.name());
+        let kind = match weights.map(|weights| weights.shape) {
+            Some([_, rows, columns, _]) => format!("{} {rows}x{columns}", stage.kernel()),
+            None => stage.kernel().to_owned(),
+        };
+        let kind = kinds.entry(kind).or_default();
+        kind.median += row.median;
+        kind.least += row.least;
+        kind.macs += row.macs;
+    }
+    for (kind, row) in &kinds {
+        row.print(total, peak);
+        println!("  all {kind}");
     }
     Ok(())
+}
+
+/// Microseconds and multiply-accumulates of a stage, or of several.
+#[derive(Default)]
+struct Row {
+    median: f64,
+    least: f64,
+    macs: f64,
+}
+
+impl Row {
+    fn print(&self, total: f64, peak: f64) {
+        let Row {
+            median,
+            least,
+            macs,
+        } = self;
+        print!(
+            "{median:>8.1} {least:>8.1} {:>6.2} {:>8.2} {:>6.1}",
+            100.0 * median / total,
+            macs / 1e6,
+            100.0 * macs / (least * 1e-6) / peak,
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! From one point of a model to a plan.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,14 +196,20 @@ impl Builder<'_> {
     /// The steps of every stage. Packing the weights of a large network is what takes the time
     /// between a file and its first result, so all processors share it.
     fn all_steps(&self) -> Result<Vec<Vec<Step>>, EngineError> {
-        let weights = self.model.weights().values();
-        let size: usize = weights.map(|w| w.shape.iter().product::<usize>()).sum();
+        let size = |stage: &Stage| {
+            let weights = self.model.weights().get(&stage.name);
+            weights.map_or(0, |weights| weights.shape.iter().product())
+        };
+        let sizes: Vec<usize> = self.stages().iter().map(size).collect();
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let threads = (size / WEIGHTS_PER_THREAD).clamp(1, processors);
-        let (count, next) = (self.stages().len(), AtomicUsize::new(0));
+        let threads = (sizes.iter().sum::<usize>() / WEIGHTS_PER_THREAD).clamp(1, processors);
+        // The largest first, so that no thread is left with one of them at the end.
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        order.sort_by_key(|&index| Reverse(sizes[index]));
+        let next = AtomicUsize::new(0);
         let work = || {
-            let indices = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-            let mine = indices.take_while(|&index| index < count);
+            let turns = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            let mine = turns.map_while(|turn| order.get(turn).copied());
             mine.map(|index| (index, self.steps(index))).collect()
         };
         let mut all: Vec<(usize, Result<Vec<Step>, EngineError>)> = thread::scope(|scope| {
