@@ -53,6 +53,8 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Accuracy of a .slim file's points, on the integer engine's own features or classifier.
     Probe(ProbeArgs),
+    /// Predict without labels how much every point will lose, and which stages cause it.
+    Readiness(ReadinessArgs),
     /// What a .slim file holds; with --prove, re-check its arithmetic from the file alone.
     Inspect(InspectArgs),
     /// Compare the reference, every SIMD level and the training-side simulation, layer by layer.
@@ -450,6 +452,56 @@ pub struct LinearArgs {
     /// With `--kind linear`: images per step [default: 512].
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
+}
+
+/// Arguments of `readiness`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A point's loss is 1 less the mean of two agreements of its features with the float network of full
+width: the share of nearest neighbours that both have, and linear centred kernel alignment. Loss by
+width is that of the float network of the point's width; loss by bits is what is lost against it.
+
+  slimbit readiness runs/first --images photos/              before anything is written
+  slimbit readiness runs/first/model.slim --images photos/   of a file
+  slimbit readiness runs/first/model.slim --images data/ --check data/
+                                                             with labels: does the prediction hold?")]
+pub struct ReadinessArgs {
+    /// A .slim file, or a run directory, which is calibrated in memory.
+    #[arg(value_name = "RUN_OR_SLIM")]
+    pub source: PathBuf,
+    /// Images; labels are not read. Of a folder with splits, the test images are compared and
+    /// batch-norm is estimated on the training images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The run directory or float network that the .slim file was made of; by default the run
+    /// directory in which it lies.
+    #[arg(long, value_name = "RUN_OR_NETWORK")]
+    pub float: Option<PathBuf>,
+    /// Only these points (repeatable); by default all in the file, or the grid.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// The points of a run directory.
+    #[command(flatten)]
+    pub grid: GridArgs,
+    /// How many images, spread evenly over the folder.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    pub limit: usize,
+    /// Nearest neighbours of each image.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
+    pub neighbours: usize,
+    /// How many of the images are followed through every stage.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub trace_images: usize,
+    /// Labelled images, with train and test parts: adds every point's kNN accuracy, and the rank
+    /// correlation of the prediction with it.
+    #[arg(long, value_name = "DATA")]
+    pub check: Option<PathBuf>,
+    /// Name the worst stages of every point, not only of those that are not green.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `inspect`.

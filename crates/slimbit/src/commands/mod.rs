@@ -20,6 +20,7 @@ mod probe;
 mod progress;
 mod quantize;
 mod quickstart;
+mod readiness;
 mod recipes;
 mod run;
 mod verify;
@@ -51,6 +52,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Export(args) => export::execute(&args),
         Command::Quantize(args) => quantize::execute(&args),
         Command::Probe(args) => probe::execute(&args),
+        Command::Readiness(args) => readiness::execute(&args),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Verify(args) => verify::execute(&args),
         Command::Compare(args) => compare::execute(&args),
