@@ -1,9 +1,11 @@
 """From the prepared environment to the report."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from driver import machine, measure, report
@@ -80,11 +82,19 @@ def compare(step, ours, peers, rounds):
         if first > (FIRST_QUANTISED if step == "ssql" else FIRST) or later > LATER:
             raise Stop(f"{step}: losses differ by {first:.2g}, then {later:.2g}: {losses}")
         samples = {name: measure.Samples() for name in engines}
+        work = {name: [] for name in everyone}
+
+        def timed(name, engine):
+            before = cpu_seconds(engine)
+            ns = engine.time(warm_up=0)
+            work[name].append(1000 * (cpu_seconds(engine) - before))
+            return ns
+
         for turn in range(rounds):
             # Another peer begins each round, so that none always follows the same neighbour.
             for name in list(engines)[:: 1 if turn % 2 else -1]:
-                samples[name].ours.append(ours.time(warm_up=0))
-                samples[name].theirs.append(engines[name].time(warm_up=0))
+                samples[name].ours.append(timed("slimbit", ours))
+                samples[name].theirs.append(timed(name, engines[name]))
         memory = {}
         for name, engine in everyone.items():
             peak, settled = engine.ask("memory")["peak_bytes"], engine.facts["settled_bytes"]
@@ -97,6 +107,7 @@ def compare(step, ours, peers, rounds):
         "step": step,
         "pytorch_version": version,
         "ms": times,
+        "cpu_ms": {name: float(np.median(ms)) for name, ms in work.items()},
         "best_peer": best,
         "ratios": {name: measure.ratio(s.ours, s.theirs) for name, s in samples.items()},
         "memory_bytes": memory,
@@ -105,6 +116,13 @@ def compare(step, ours, peers, rounds):
         "loss_difference": first,
         "later_loss_difference": later,
     }
+
+
+def cpu_seconds(engine):
+    """Processor time of all its threads: what a busy machine changes least."""
+    stat = Path(f"/proc/{engine.process.pid}/stat").read_text()
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def first_losses(engine):
@@ -134,11 +152,12 @@ def show(row):
                 f"{ms['median']:.0f}",
                 f"{ms['p10']:.0f} to {ms['p90']:.0f}",
                 report.interval(ratio) if ratio else "",
+                f"{row['cpu_ms'][name]:.0f}",
                 f"{memory['step'] / 2**20:.0f}",
                 f"{memory['peak'] / 2**20:.0f}",
             ]
         )
-    head = ["", "median ms", "p10 to p90", "ratio", "step MiB", "peak MiB"]
+    head = ["", "median ms", "p10 to p90", "ratio", "CPU ms", "step MiB", "peak MiB"]
     report.table(head, lines)
     print(
         f"  ratio to the faster, {row['best_peer']}: "

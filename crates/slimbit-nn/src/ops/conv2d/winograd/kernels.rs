@@ -3,13 +3,14 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::products::panel_width;
+use super::products::{packed_position, panel_width};
 use super::transforms::{KERNEL, Kernel, KernelAdjoint, POSITIONS, SIDE, map_square};
 
 /// Elements of a kernel.
 const TAPS: usize = KERNEL * KERNEL;
 
-/// Transformed kernels as the products read them: `[panels][POSITIONS][depth][panel width]`.
+/// Transformed kernels as the products read them: `[panels][POSITIONS][depth][panel width]`, a gap
+/// between positions.
 ///
 /// `kernel` gives the elements of the kernel between a channel that is summed over (the depth) and
 /// one across the panels.
@@ -19,7 +20,7 @@ pub(super) fn pack<'a>(
     kernel: impl Fn(usize, usize) -> &'a [f32] + Copy + Sync,
 ) -> Vec<f32> {
     let width = Arch::new().dispatch(PanelWidth);
-    let panel = POSITIONS * depth * width;
+    let panel = POSITIONS * packed_position(depth, width);
     let mut packed = vec![0.0; across.div_ceil(width) * panel];
     packed
         .par_chunks_mut(panel)
@@ -65,6 +66,7 @@ impl<'k, F: Fn(usize, usize) -> &'k [f32]> WithSimd for Panel<'_, F> {
             panel,
         } = self;
         let (lanes, width) = (S::F32_LANES, panel_width::<S>());
+        let length = packed_position(depth, width);
         let mut taps = [[0.0; MOST_LANES]; TAPS];
         for channel in 0..depth {
             for first in (0..across.len()).step_by(lanes) {
@@ -81,7 +83,7 @@ impl<'k, F: Fn(usize, usize) -> &'k [f32]> WithSimd for Panel<'_, F> {
                 }
                 let square = map_square::<S, Kernel, KERNEL, SIDE>(simd, square);
                 for (position, value) in square.as_flattened().iter().enumerate() {
-                    let at = (position * depth + channel) * width + first;
+                    let at = position * length + channel * width + first;
                     S::as_mut_simd_f32s(&mut panel[at..at + lanes]).0[0] = *value;
                 }
             }

@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::products::{KernelProducts, TileProducts};
+use self::products::{GAP, KernelProducts, TileProducts};
 use self::rows::{CHANNELS, Rows};
 use self::tiles::{Cut, Products, ToInput, ToOutput, Transform, product_position, working};
 use self::transforms::{Input, KERNEL, Linear, OUTPUTS, OutputAdjoint, POSITIONS, SIDE};
@@ -137,7 +137,7 @@ pub(super) fn gradients(
     } else {
         vec![]
     };
-    let sum_position = ins * plan.pitch[1];
+    let sum_position = ins * plan.pitch[1] + GAP;
     let blocks = sizes.images.div_ceil(plan.cut.images_per_block());
     let parts = (PART_FLOATS / (POSITIONS * sum_position)).clamp(1, MAX_PARTS);
     let block = plan.cut.images_per_block();
@@ -288,7 +288,8 @@ impl Memory {
         let [input, gradient] = &self.tiles;
         let left = plan.cut.view(input, images, plan.pitch[0]);
         let right = plan.cut.view(gradient, images, plan.pitch[1]);
-        sum.par_chunks_exact_mut(plan.channels[0] * plan.pitch[1])
+        let position = sum.len() / POSITIONS;
+        sum.par_chunks_exact_mut(position)
             .with_min_len(plan.positions_per_task(images))
             .enumerate()
             .for_each(|(position, sum)| {

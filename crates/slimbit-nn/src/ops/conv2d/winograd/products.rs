@@ -17,6 +17,16 @@ pub(super) fn panel_width<S: Simd>() -> usize {
     VECTORS * S::F32_LANES
 }
 
+/// Floats between positions, of tiles and of kernels alike: without them, all positions could fall
+/// into one set of the caches.
+pub(super) const GAP: usize = 16;
+
+/// Floats of a position of a packed kernel panel.
+#[inline(always)]
+pub(super) fn packed_position(depth: usize, width: usize) -> usize {
+    depth * width + GAP
+}
+
 /// Transformed tiles: groups of `[POSITIONS][tiles][pitch]`, of which the last may be partly filled.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles<'a> {
@@ -50,7 +60,7 @@ pub(super) struct TileProducts<'a> {
     pub(super) position: usize,
     /// Channels `c` and `m`.
     pub(super) channels: [usize; 2],
-    /// `[panels][POSITIONS][c][panel width]`.
+    /// `[panels][POSITIONS][c][panel width]`, a gap between positions.
     pub(super) kernel: &'a [f32],
     /// `[tiles][pitch]`.
     pub(super) out: &'a mut [f32],
@@ -70,7 +80,7 @@ impl WithSimd for TileProducts<'_> {
             out,
             pitch,
         } = self;
-        let length = depth * panel_width::<S>();
+        let length = packed_position(depth, panel_width::<S>());
         for (panel, first) in (0..across).step_by(panel_width::<S>()).enumerate() {
             let panel = &kernel[(panel * POSITIONS + position) * length..][..length];
             let two = across - first > S::F32_LANES;
@@ -160,7 +170,7 @@ pub(super) struct KernelProducts<'a> {
     pub(super) position: usize,
     /// Channels `c` and `m`.
     pub(super) channels: [usize; 2],
-    /// `[channels][pitch of right]`.
+    /// `[c][pitch of right]`.
     pub(super) sum: &'a mut [f32],
 }
 

@@ -4,13 +4,10 @@ use std::marker::PhantomData;
 
 use pulp::{Simd, WithSimd};
 
-use super::products::Tiles;
+use super::products::{GAP, Tiles};
 use super::rows::Rows;
 use super::transforms::{InputAdjoint, Linear, OUTPUTS, Output, POSITIONS, SIDE, map_lines};
 
-/// Floats between the positions of transformed tiles. Without them, all positions of a tile could
-/// fall into one set of the first-level cache.
-const GAP: usize = 16;
 /// Tiles of a group, and of a block of groups, at least: enough for the register tiles of products,
 /// and for one reading of the transformed kernels.
 const GROUP_TILES: usize = 16;
