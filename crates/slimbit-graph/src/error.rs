@@ -51,7 +51,7 @@ pub enum GraphError {
     },
     /// A width multiplier outside `(0, 1]`.
     Width(String),
-    /// Bit-widths outside 2..=8 (weights) or 4..=8 (activations).
+    /// A bit-width outside 2..=8.
     Bits {
         /// Requested weight bits.
         weight_bits: u8,
@@ -110,7 +110,7 @@ impl fmt::Display for GraphError {
                 act_bits,
             } => write!(
                 f,
-                "W{weight_bits}A{act_bits}: weights take 2 to 8 bits and activations 4 to 8"
+                "W{weight_bits}A{act_bits}: weights and activations take 2 to 8 bits"
             ),
             Self::Point(text) => {
                 write!(

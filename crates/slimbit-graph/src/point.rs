@@ -16,7 +16,7 @@ pub struct Point {
     pub width: Width,
     /// Bits of a weight, 2..=8.
     pub weight_bits: u8,
-    /// Bits of an activation, 4..=8.
+    /// Bits of an activation, 2..=8.
     pub act_bits: u8,
 }
 
@@ -24,9 +24,9 @@ impl Point {
     /// Checks the bit-widths and makes a point.
     ///
     /// # Errors
-    /// [`GraphError::Bits`] unless `2 <= weight_bits <= 8` and `4 <= act_bits <= 8`.
+    /// [`GraphError::Bits`] unless both are 2 to 8.
     pub fn new(width: Width, weight_bits: u8, act_bits: u8) -> Result<Self, GraphError> {
-        if (2..=8).contains(&weight_bits) && (4..=8).contains(&act_bits) {
+        if (2..=8).contains(&weight_bits) && (2..=8).contains(&act_bits) {
             Ok(Self {
                 width,
                 weight_bits,
@@ -116,7 +116,7 @@ mod tests {
     fn a_point_outside_the_grid_is_refused() {
         for bad in [
             "0.5x W1A8",
-            "0.5x W4A3",
+            "0.5x W4A1",
             "0.5x W9A8",
             "1.5x W8A8",
             "W8A8",

@@ -230,7 +230,7 @@ pub struct GridArgs {
 
 fn parse_bits(text: &str) -> Result<(u8, u8), String> {
     let point: Point = format!("1x {text}").parse().map_err(|_| {
-        format!("`{text}` is no pair of bit-widths; write weights (2 to 8) and activations (4 to 8) as in W4A8")
+        format!("`{text}` is no pair of bit-widths; write weights and activations, of 2 to 8 bits each, as in W4A8")
     })?;
     Ok((point.weight_bits, point.act_bits))
 }

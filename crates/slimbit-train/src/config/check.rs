@@ -175,7 +175,7 @@ impl TrainConfig {
     fn validate_bits(&self) -> Result<(), TrainError> {
         let bits = &self.objective.bits;
         for (key, [low, high], allowed) in
-            [("weight", bits.weight, 2..=8), ("act", bits.act, 4..=8)]
+            [("weight", bits.weight, 2..=8), ("act", bits.act, 2..=8)]
         {
             if !allowed.contains(&low) || !allowed.contains(&high) || low > high {
                 let (min, max) = (allowed.start(), allowed.end());
@@ -238,7 +238,7 @@ mod tests {
             ),
             (
                 "objective.bits.act=[8,4]",
-                "setting `objective.bits.act`: [8, 4] must be [smallest, largest] within 4 to 8 bits",
+                "setting `objective.bits.act`: [8, 4] must be [smallest, largest] within 2 to 8 bits",
             ),
             (
                 "optim.lr=nan",

@@ -11,7 +11,7 @@ use crate::config::{BitsConfig, Course, ObjectiveConfig, WidthsConfig};
 pub struct BitPair {
     /// Bits of a weight, 2..=8.
     pub weight: u8,
-    /// Bits of an activation, 4..=8.
+    /// Bits of an activation, 2..=8.
     pub act: u8,
 }
 
