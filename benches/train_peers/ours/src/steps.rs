@@ -32,13 +32,16 @@ enum Step {
     /// Cross-entropy on the first view.
     Supervised,
     /// Spec section 4.5, SimSiam flavour: float and quantised pass, one step on half of each.
-    Ssql { projector: Head, predictor: Head },
+    Ssql {
+        projector: Box<Head>,
+        predictor: Box<Head>,
+    },
     /// Spec section 3.6: a step per width, against one momentum teacher.
     Us3l {
-        projector: Head,
-        auxiliary: Head,
-        teacher: Net,
-        teacher_projector: Head,
+        projector: Box<Head>,
+        auxiliary: Box<Head>,
+        teacher: Box<Net>,
+        teacher_projector: Box<Head>,
     },
 }
 
@@ -68,7 +71,7 @@ impl Learner {
                 .output_shape("features", Width::FULL)?
                 .channels(),
         };
-        let head = |name, spec| Head::init(name, spec, SEED, &device);
+        let head = |name, spec| Head::init(name, spec, SEED, &device).map(Box::new);
         let step = match step {
             "ssql" => Step::Ssql {
                 projector: head(
@@ -84,8 +87,8 @@ impl Learner {
                 )?;
                 Step::Us3l {
                     auxiliary: head("auxiliary", HeadSpec::predictor(256, HIDDEN))?,
-                    teacher: net.teacher(),
-                    teacher_projector: projector.teacher(),
+                    teacher: Box::new(net.teacher()),
+                    teacher_projector: Box::new(projector.teacher()),
                     projector,
                 }
             }

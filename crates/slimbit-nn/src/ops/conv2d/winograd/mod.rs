@@ -118,7 +118,7 @@ pub(super) fn forward(sizes: &Sizes, conv: &Conv, input: &[f32], kernels: &[f32]
             let images = input.len() / plan.input.planes();
             memory.transform_input(&plan, input);
             memory.products(&plan, Side::Input, images, &packed);
-            memory.to_output(&plan, output);
+            memory.write_output(&plan, output);
         });
     output
 }
@@ -177,7 +177,7 @@ pub(super) fn gradients(
                     if wants_input {
                         memory.products(&plan, Side::Output, images, &packed);
                         let (now, rest) = target.split_at_mut(input.len());
-                        memory.to_input(&plan, now);
+                        memory.write_input(&plan, now);
                         target = rest;
                     }
                 }
@@ -303,7 +303,7 @@ impl Memory {
             });
     }
 
-    fn to_output(&mut self, plan: &Plan, planes: &mut [f32]) {
+    fn write_output(&mut self, plan: &Plan, planes: &mut [f32]) {
         let (cut, rows, pitch) = (plan.cut, &plan.output, plan.pitch[1]);
         let products = &self.products;
         each_group(
@@ -324,7 +324,7 @@ impl Memory {
         );
     }
 
-    fn to_input(&mut self, plan: &Plan, planes: &mut [f32]) {
+    fn write_input(&mut self, plan: &Plan, planes: &mut [f32]) {
         let (cut, rows, pitch) = (plan.cut, &plan.input, plan.pitch[0]);
         let products = &self.products;
         each_group(

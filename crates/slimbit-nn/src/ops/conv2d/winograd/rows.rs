@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn planes_survive_their_way_through_rows() {
-        for (channels, [height, width]) in [(3, [2, 5]), (8, [3, 4]), (19, [4, 9])] {
+        for (channels, [height, width]) in [(3, [2usize, 5usize]), (8, [3, 4]), (19, [4, 9])] {
             let left = 2;
             let columns = (width + left).div_ceil(OUTPUTS);
             let layout = Rows::new(
