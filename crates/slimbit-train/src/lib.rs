@@ -35,7 +35,7 @@ mod watch;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::TrainConfig;
 pub use error::TrainError;
-pub use run_dir::{NetworkRecord, RunDir, StepRecord};
+pub use run_dir::{NetworkRecord, RoundingError, RunDir, StepRecord};
 pub use schedule::Timeline;
 pub use trainer::{Event, Outcome, Trainer};
 pub use watch::Finding;

@@ -34,6 +34,18 @@ pub struct NetworkRecord {
     pub agreement: f64,
     /// L2 norm of the gradient on which the optimiser stepped after this network; `None` where it did not.
     pub gradient_norm: Option<f64>,
+    /// What rounding does to the embedding, of quantised networks of the base's width.
+    pub rounding: Option<RoundingError>,
+}
+
+/// The difference `e` that rounding makes to an embedding `z`: SSQL's second term, and its cross term with the residual of
+/// the two views, which must stay small for the terms to part (spec section 4.9).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundingError {
+    /// `|e|² / |z|²`, both summed over the batch.
+    pub relative: f64,
+    /// Mean cosine of `e` and the difference of the two views' `z`.
+    pub alignment: f64,
 }
 
 /// One line of `metrics.jsonl`.
@@ -55,7 +67,12 @@ impl StepRecord {
     fn scalars(&self) -> impl Iterator<Item = (String, f64)> {
         let of = |name: String, network: &NetworkRecord| {
             let norm = network.gradient_norm;
+            let rounding = network.rounding;
             [
+                (
+                    format!("rounding_error/{name}"),
+                    rounding.map(|error| error.relative),
+                ),
                 (format!("loss/{name}"), Some(network.loss)),
                 (format!("feature_std/{name}"), Some(network.feature_std)),
                 (
@@ -239,6 +256,7 @@ mod tests {
             effective_rank: 8.0,
             agreement: 0.9,
             gradient_norm: None,
+            rounding: None,
         };
         StepRecord {
             step,

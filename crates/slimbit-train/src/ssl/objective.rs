@@ -5,6 +5,7 @@ use slimbit_nn::{NnError, losses};
 
 use super::learner::Learner;
 use crate::config::{Head, Loss, ObjectiveConfig};
+use crate::run_dir::RoundingError;
 
 /// One tensor per view that was looked at.
 pub(super) type Views<const D: usize> = Vec<Tensor<D>>;
@@ -37,6 +38,26 @@ impl Embedding {
             z: self.z.iter().map(constant).collect(),
             maps: self.maps.iter().map(constants).collect(),
         }
+    }
+}
+
+/// What rounding does to embeddings that were float.
+pub(super) fn rounding_error(float: &Views<2>, rounded: &Views<2>) -> RoundingError {
+    let scalar = |x: Tensor<1>| f64::from(x.into_scalar::<f32>());
+    let constant = |x: &Tensor<2>| x.clone().without_autodiff();
+    let (mut error, mut size, mut alignment) = (0.0, 0.0, 0.0);
+    for (view, (z, q)) in float.iter().zip(rounded).enumerate() {
+        let e = constant(q) - constant(z);
+        // With one view there is no residual, and the alignment is 0.
+        let residual = constant(z) - constant(&float[float.len() - 1 - view]);
+        let cosine = losses::normalise(e.clone()) * losses::normalise(residual);
+        error += scalar(e.square().sum());
+        size += scalar(constant(z).square().sum());
+        alignment += scalar(cosine.sum_dim(1).mean()) / float.len() as f64;
+    }
+    RoundingError {
+        relative: error / size.max(f64::MIN_POSITIVE),
+        alignment,
     }
 }
 
@@ -94,7 +115,7 @@ impl Learner {
     pub(super) fn student_loss(
         &self,
         objective: &ObjectiveConfig,
-        seen: Embedding,
+        seen: &Embedding,
         targets: &Targets,
     ) -> Result<Scored, NnError> {
         let head = match objective.head {
@@ -103,8 +124,8 @@ impl Learner {
             Head::None => None,
         };
         let predictions = match head {
-            Some(head) => through(head, seen.z)?,
-            None => seen.z,
+            Some(head) => through(head, seen.z.clone())?,
+            None => seen.z.clone(),
         };
         let Scored { loss, agreement } = match objective.student_loss {
             Loss::CrossEntropy => {
@@ -121,9 +142,9 @@ impl Learner {
         if let Some(projector) = &self.maps {
             let mut differences = Vec::new();
             // Cross-view, as the embeddings are (spec section 3.8).
-            for (own, other) in seen.maps.into_iter().zip(targets.maps.iter().rev()) {
-                for (index, (map, target)) in own.into_iter().zip(other).enumerate() {
-                    let difference = projector.forward(index, map)? - target.clone();
+            for (own, other) in seen.maps.iter().zip(targets.maps.iter().rev()) {
+                for (index, (map, target)) in own.iter().zip(other).enumerate() {
+                    let difference = projector.forward(index, map.clone())? - target.clone();
                     differences.push(difference.square().mean());
                 }
             }

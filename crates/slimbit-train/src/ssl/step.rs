@@ -9,10 +9,10 @@ use slimbit_nn::{
 };
 
 use super::learner::{Learner, Part};
-use super::objective::{Embedding, Scored, Targets, Views, views_of};
+use super::objective::{Embedding, Scored, Targets, Views, rounding_error, views_of};
 use super::{Networks, Student};
 use crate::config::{EmaUpdate, ObjectiveConfig, Ranges, StudentTarget, Target, Update};
-use crate::run_dir::NetworkRecord;
+use crate::run_dir::{NetworkRecord, RoundingError};
 use crate::{TrainConfig, TrainError};
 
 /// Where in a run an iteration is.
@@ -31,6 +31,8 @@ struct Chunk {
     images: Views<4>,
     classes: Option<Tensor<1, Int>>,
     targets: Option<Targets>,
+    /// The base's own embedding.
+    base: Views<2>,
     /// What the base's float pass measured, where a student rounds by it.
     observer: Option<Observer>,
 }
@@ -77,7 +79,7 @@ impl Learner {
         for chunk in &mut chunks {
             let (scored, features) = self.base_pass(config, drawn, chunk)?;
             descent.take(base, &scored, base_share / measured.over(views.n, chunk))?;
-            measured.add(&scored, &features);
+            measured.add(&scored, &features, None);
         }
         descent.close(self, base, measured)?;
 
@@ -90,13 +92,15 @@ impl Learner {
             }
             let mut measured = Measured::default();
             for chunk in &chunks {
-                let (scored, features) = self.student_pass(config, student, chunk)?;
+                let (scored, seen) = self.student_pass(config, student, chunk)?;
                 descent.take(
                     student,
                     &scored,
                     student_share / measured.over(views.n, chunk),
                 )?;
-                measured.add(&scored, &features);
+                let rounded = student.bits.is_some() && student.width == drawn.base;
+                let error = rounded.then(|| rounding_error(&chunk.base, &seen.z));
+                measured.add(&scored, &seen.features, error);
             }
             descent.close(self, student, measured)?;
         }
@@ -123,6 +127,7 @@ impl Learner {
                 images: images.collect(),
                 classes,
                 targets: None,
+                base: vec![],
                 observer: None,
             }
         };
@@ -203,6 +208,7 @@ impl Learner {
             },
         };
         let classes = chunk.classes.as_ref();
+        chunk.base = seen.detached().z;
         let scored = self.base_loss(objective, seen.z, &targets, classes)?;
         chunk.targets = Some(targets);
         Ok((scored, seen.features))
@@ -213,28 +219,27 @@ impl Learner {
         config: &TrainConfig,
         student: Student,
         chunk: &Chunk,
-    ) -> Result<(Scored, Tensor<2>), NnError> {
+    ) -> Result<(Scored, Embedding), NnError> {
         let objective = &config.objective;
         let seen = self.embed_student(config, student, chunk)?;
-        let features = seen.features.clone();
         let scored = match objective.student_target {
             StudentTarget::Base => {
                 let targets = chunk.targets.as_ref().expect("the base went first");
-                self.student_loss(objective, seen, targets)?
+                self.student_loss(objective, &seen, targets)?
             }
             StudentTarget::Own => {
                 let taught = self.teacher_targets(chunk, student.width, objective)?;
                 let targets = taught.unwrap_or_else(|| seen.detached());
                 let classes = chunk.classes.as_ref();
                 let Scored { loss, agreement } =
-                    self.base_loss(objective, seen.z, &targets, classes)?;
+                    self.base_loss(objective, seen.z.clone(), &targets, classes)?;
                 Scored {
                     loss: loss * objective.student_weight,
                     agreement,
                 }
             }
         };
-        Ok((scored, features))
+        Ok((scored, seen))
     }
 
     /// Each view in a pass of its own, so that each has its own batch statistics. With `rounding`, the projector's
@@ -348,6 +353,9 @@ struct Measured {
     agreement: f64,
     feature_std: f64,
     effective_rank: f64,
+    relative: f64,
+    alignment: f64,
+    rounded: bool,
 }
 
 impl Measured {
@@ -356,13 +364,18 @@ impl Measured {
         images as f64 / chunk.images[0].dims()[0] as f64
     }
 
-    fn add(&mut self, scored: &Scored, features: &Tensor<2>) {
+    fn add(&mut self, scored: &Scored, features: &Tensor<2>, error: Option<RoundingError>) {
         let loss: f32 = scored.loss.clone().without_autodiff().into_scalar();
         self.chunks += 1.0;
         self.loss += f64::from(loss);
         self.agreement += scored.agreement;
         self.feature_std += feature_std(features);
         self.effective_rank += effective_rank(features);
+        if let Some(error) = error {
+            self.rounded = true;
+            self.relative += error.relative;
+            self.alignment += error.alignment;
+        }
     }
 }
 
@@ -406,6 +419,10 @@ impl Descent {
             feature_std: mean(sums.feature_std),
             effective_rank: mean(sums.effective_rank),
             gradient_norm: None,
+            rounding: sums.rounded.then(|| RoundingError {
+                relative: mean(sums.relative),
+                alignment: mean(sums.alignment),
+            }),
         });
         match self.update {
             // The reference leaves predictors unregularised in the base's sub-step (spec section 3.7).

@@ -271,6 +271,7 @@ mod tests {
             effective_rank: rank,
             agreement: 0.5,
             gradient_norm: Some(1.0),
+            rounding: None,
         }
     }
 

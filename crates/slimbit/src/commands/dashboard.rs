@@ -257,6 +257,7 @@ mod tests {
                 effective_rank: 12.0,
                 agreement: 0.9,
                 gradient_norm: Some(2.5),
+                rounding: None,
             };
             view.take_in(Event::Step {
                 record: StepRecord {
