@@ -268,6 +268,22 @@ fn tiled_sums_are_as_accurate_as_promised() {
     }
 }
 
+/// The integer arithmetic of deployed networks is simulated on plain devices.
+#[test]
+fn integers_are_summed_exactly_on_a_plain_device() {
+    let device = Device::flex();
+    let whole = |shape: [usize; 4], seed| {
+        let noise = Tensor::<4>::from_data(noise(shape, seed), &device);
+        (noise * 100.0).round()
+    };
+    let (x, w) = (whole([2, 32, 8, 8], 1), whole([16, 32, 3, 3], 2));
+    let y = conv2d(x.clone(), w.clone(), Conv::same(3, 1));
+    assert_eq!(
+        (y.clone() - y.round()).abs().max().into_scalar::<f32>(),
+        0.0
+    );
+}
+
 /// Output, input gradient and weight gradient of a padded 3 x 3 convolution, in `f64`.
 fn direct_sums(operands: &Operands, case: Case) -> [Vec<f64>; 3] {
     let [ins, outs] = case.channels;
