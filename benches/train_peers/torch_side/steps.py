@@ -47,7 +47,8 @@ class Learner:
         )
 
     def descend(self, loss):
-        self.optimiser.zero_grad()
+        # What took part once has a gradient of zero afterwards, not none, and goes on by its momentum (spec 3.6, fact 3).
+        self.optimiser.zero_grad(set_to_none=False)
         loss.backward()
         self.optimiser.step()
 
