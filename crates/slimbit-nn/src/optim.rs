@@ -36,6 +36,8 @@ pub struct Sgd {
     weight_decay: f64,
     clip: Option<f64>,
     trust: Option<f64>,
+    /// Factors of the learning rate per store and parameter; 1 where there are none.
+    rates: Vec<Vec<f64>>,
     /// Per store and parameter, once it had a gradient.
     velocity: Vec<Vec<Option<Tensor<1>>>>,
 }
@@ -49,6 +51,7 @@ impl Sgd {
             weight_decay,
             clip: None,
             trust: None,
+            rates: Vec::new(),
             velocity: velocity.collect(),
         }
     }
@@ -64,6 +67,15 @@ impl Sgd {
     #[must_use]
     pub fn with_lars(mut self, trust: f64) -> Self {
         self.trust = Some(trust);
+        self
+    }
+
+    /// Multiplies the learning rate of single parameters, per store and parameter in order:
+    /// layer-wise learning rates. A parameter whose factor is 0 is frozen: neither decay nor
+    /// momentum moves it.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Vec<Vec<f64>>) -> Self {
+        self.rates = rates;
         self
     }
 
@@ -104,8 +116,12 @@ impl Sgd {
         let shrink = self.clip.map_or(1.0, |most| (most / norm).min(1.0));
         let (momentum, decay) = (self.momentum, self.weight_decay);
         let stores = stores.iter_mut().zip(&mut self.velocity).zip(gradients);
-        for ((store, velocity), gradients) in stores {
+        for (s, ((store, velocity), gradients)) in stores.enumerate() {
             for (i, (velocity, gradient)) in velocity.iter_mut().zip(gradients).enumerate() {
+                let rate = self.rates.get(s).map_or(1.0, |rates| rates[i]);
+                if rate == 0.0 {
+                    continue;
+                }
                 let value = store.values()[i].clone().without_autodiff();
                 let gradient = match (gradient, &velocity) {
                     (Some(gradient), _) if shrink < 1.0 => gradient * shrink,
@@ -128,7 +144,7 @@ impl Sgd {
                     Some(velocity) => velocity * momentum + gradient,
                     None => gradient,
                 };
-                store.replace(i, value - next.clone() * lr);
+                store.replace(i, value - next.clone() * (lr * rate));
                 *velocity = Some(next);
             }
         }

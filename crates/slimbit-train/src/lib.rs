@@ -24,6 +24,7 @@ mod atomic;
 mod checkpoint;
 pub mod config;
 mod error;
+pub mod finetune;
 pub mod probe;
 mod run_dir;
 mod schedule;

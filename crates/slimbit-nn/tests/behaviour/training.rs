@@ -40,6 +40,22 @@ fn golden_trace_of_sliced_sgd() {
 }
 
 #[test]
+fn rates_scale_the_step_of_single_parameters_and_zero_freezes() {
+    let device = Device::flex().autodiff();
+    let (mut fast, mut slow, mut frozen) = (pair(&device), pair(&device), pair(&device));
+    let mut sgd = Sgd::new(0.9, 0.01, &[&fast, &slow, &frozen]);
+    sgd = sgd.with_rates(vec![vec![1.0], vec![0.5], vec![0.0]]);
+    let sum = |store: &ParamStore| store.block::<1>("theta", [2]).unwrap().sum();
+    let grads = (sum(&fast) + sum(&slow) + sum(&frozen)).backward();
+    let stores = &mut [&mut fast, &mut slow, &mut frozen];
+    sgd.step(0.1, stores, &mut [grads], Penalty::None).unwrap();
+    for (store, wanted) in [(&fast, 0.899), (&slow, 0.9495), (&frozen, 1.0)] {
+        assert!((to_vec(&store.values()[0])[0] - wanted).abs() < 1e-6);
+    }
+    assert_eq!(*sgd.to_bytes().last().unwrap(), 0, "no momentum where nothing moves");
+}
+
+#[test]
 fn an_unused_head_rests_until_its_first_gradient_and_coasts_afterwards() {
     let device = Device::flex().autodiff();
     let (mut used, mut head) = (pair(&device), pair(&device));

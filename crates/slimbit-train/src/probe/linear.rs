@@ -86,12 +86,13 @@ impl LinearProbe {
             let what = format!("label {label} is not among {classes} classes");
             return Err(TrainError::Probe(what));
         }
-        let classifier = self.train(train, classes)?;
-        let (weights, biases): (Vec<&[f32]>, Vec<f32>) = classifier.rows().unzip();
-        Ok(LinearClassifier {
-            weights: weights.concat(),
-            biases,
-        })
+        Ok(self.train(train, classes)?.into())
+    }
+
+    /// The classifier of `features` with which training begins.
+    pub fn start(&self, classes: usize, features: usize) -> LinearClassifier {
+        let rng = &mut ChaCha8Rng::seed_from_u64(self.seed);
+        Classifier::init(classes, features, rng).into()
     }
 
     fn train(&self, train: &Features, classes: usize) -> Result<Classifier, TrainError> {
@@ -124,6 +125,16 @@ impl LinearProbe {
             return Err(TrainError::Probe(what));
         }
         Ok(classifier)
+    }
+}
+
+impl From<Classifier> for LinearClassifier {
+    fn from(classifier: Classifier) -> Self {
+        let (weights, biases): (Vec<&[f32]>, Vec<f32>) = classifier.rows().unzip();
+        Self {
+            weights: weights.concat(),
+            biases,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The crate's behaviour, in one binary: linking a tensor library takes longer than all of these tests.
 
 mod config_fuzz;
+mod finetune;
 mod methods;
 mod resume;
 mod step;
