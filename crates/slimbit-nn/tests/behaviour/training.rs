@@ -52,7 +52,11 @@ fn rates_scale_the_step_of_single_parameters_and_zero_freezes() {
     for (store, wanted) in [(&fast, 0.899), (&slow, 0.9495), (&frozen, 1.0)] {
         assert!((to_vec(&store.values()[0])[0] - wanted).abs() < 1e-6);
     }
-    assert_eq!(*sgd.to_bytes().last().unwrap(), 0, "no momentum where nothing moves");
+    assert_eq!(
+        *sgd.to_bytes().last().unwrap(),
+        0,
+        "no momentum where nothing moves"
+    );
 }
 
 #[test]

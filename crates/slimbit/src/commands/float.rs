@@ -12,6 +12,7 @@ use slimbit_graph::{Graph, Params, Width};
 use slimbit_interchange::Network;
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation};
 use slimbit_quant::{Norms, input_values};
+use slimbit_train::Checkpoint;
 
 use super::features::Images;
 use super::{export, quantize};
@@ -24,11 +25,16 @@ pub(super) const CALIBRATION: usize = 1024;
 
 /// The float network that a `.slim` file was made of.
 pub(super) struct FloatSource {
-    pub graph: Graph,
-    pub params: Params,
-    pub preprocess: Preprocess,
-    /// Statistics of the full width, where the source has some.
-    norms: Option<Norms>,
+    weights: Weights,
+    preprocess: Preprocess,
+}
+
+/// Where the parameters come from.
+enum Weights {
+    /// A run, which has no batch-norm statistics and may have parameters of each width.
+    Run(Box<Checkpoint>),
+    /// A network file, with statistics of the full width.
+    Network(Box<Network>),
 }
 
 impl FloatSource {
@@ -37,18 +43,14 @@ impl FloatSource {
         if path.is_dir() {
             let checkpoint = export::latest_checkpoint(path)?;
             return Ok(Self {
-                params: checkpoint.params(),
-                graph: checkpoint.graph,
-                preprocess: checkpoint.config.preprocess,
-                norms: None,
+                preprocess: checkpoint.config.preprocess.clone(),
+                weights: Weights::Run(Box::new(checkpoint)),
             });
         }
         let network = Network::open(path)?;
         Ok(Self {
             preprocess: quantize::preprocess_of(&network, path)?,
-            graph: network.graph,
-            params: network.params,
-            norms: Some(network.norms),
+            weights: Weights::Network(Box::new(network)),
         })
     }
 
@@ -76,11 +78,22 @@ impl FloatSource {
         input: &InputCodes,
         images: &Images,
     ) -> Result<FloatNetwork> {
-        match &self.norms {
-            Some(norms) if width == Width::FULL => {
-                FloatNetwork::with_norms(&self.graph, &self.params, width, input, norms.clone())
+        match &self.weights {
+            Weights::Run(run) => {
+                FloatNetwork::new(&run.graph, &run.params_at(width)?, width, input, images)
             }
-            _ => FloatNetwork::new(&self.graph, &self.params, width, input, images),
+            Weights::Network(network) if width == Width::FULL => {
+                let Network {
+                    graph,
+                    params,
+                    norms,
+                    ..
+                } = &**network;
+                FloatNetwork::with_norms(graph, params, width, input, norms.clone())
+            }
+            Weights::Network(network) => {
+                FloatNetwork::new(&network.graph, &network.params, width, input, images)
+            }
         }
     }
 }

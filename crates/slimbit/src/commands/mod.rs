@@ -8,6 +8,7 @@ mod embed;
 mod export;
 mod export_onnx;
 mod features;
+mod finetune;
 mod float;
 mod foreign;
 mod forward;
@@ -48,6 +49,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Quickstart(args) => quickstart::execute(&args),
         Command::Pretrain(args) => pretrain::execute(&args),
         Command::Recipes(args) => recipes::execute(&args),
+        Command::Finetune(args) => finetune::execute(&args),
         Command::Import(args) => import::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Quantize(args) => quantize::execute(&args),

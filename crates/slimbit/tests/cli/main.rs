@@ -3,6 +3,7 @@
 mod command;
 mod compare;
 mod deployed;
+mod evaluation;
 mod import;
 mod quantize;
 mod refusals;
@@ -17,10 +18,12 @@ fn help_teaches() {
     for command in [
         "quickstart",
         "pretrain",
+        "finetune",
         "import",
         "quantize",
         "compare",
         "probe",
+        "readiness",
         "export",
         "inspect",
         "verify",

@@ -1,0 +1,158 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use slimbit_data::{DataError, Dataset, Split};
+use slimbit_interchange::Network;
+use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
+use slimbit_train::{Outcome as Ending, RunDir};
+
+use super::features::{Images, PREPROCESS};
+use super::{Outcome, classify, interrupt, progress, quantize};
+use crate::cli::FinetuneArgs;
+
+/// The tuned network, in the folder of the fine-tuning.
+const NETWORK: &str = "network.safetensors";
+
+/// Learning rate of a linear probe for a batch of 512 (spec section 3.9).
+const PROBE_LR: f64 = 30.0;
+
+pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
+    let (mut tuner, folder) = match &args.resume {
+        Some(folder) => (FineTuner::resume(folder)?, folder),
+        None => (FineTuner::new(config(args)?, &args.out)?, &args.out),
+    };
+    let (images, classes) = tuner.labels();
+    eprintln!(
+        "{images} labelled images of {classes} classes, at {}",
+        tuner.config().width
+    );
+    if train(&mut tuner)? == Ending::Interrupted {
+        let folder = folder.display();
+        eprintln!("{folder}: saved; continue with: slimbit finetune --resume {folder}");
+        return Ok(Outcome::Interrupted);
+    }
+    let data = tuner.config().data.clone();
+    let network = network(tuner.tuned()?)?;
+    let file = folder.join(NETWORK);
+    network.write(&file)?;
+    let top1 = test(&network, &data)?;
+    if args.json {
+        let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
+        println!(
+            "{:#}",
+            json!({ "file": file, "labels": images, "classes": classes, "top1": top1 })
+        );
+    } else {
+        match top1 {
+            Some((correct, of)) => {
+                println!(
+                    "float top-1 {:.2} %, {correct} of {of} test images",
+                    percent(correct, of)
+                );
+            }
+            None => println!(
+                "{} has no test part, so the accuracy is not known",
+                data.display()
+            ),
+        }
+        let (file, data) = (file.display(), data.display());
+        println!(
+            "{file}; next: slimbit quantize {file} --images {data} -o {}",
+            folder.join("model.slim").display()
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+fn percent(correct: usize, of: usize) -> f64 {
+    100.0 * correct as f64 / of.max(1) as f64
+}
+
+fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
+    let required =
+        |path: &Option<PathBuf>| path.clone().context("clap requires it without --resume");
+    let (run, data) = (required(&args.run)?, required(&args.data)?);
+    let (_, pretrained) = RunDir::open(&run)?;
+    let default = FineTuneConfig::new(
+        &run,
+        &data,
+        [pretrained.preprocess.height, pretrained.preprocess.width],
+    );
+    let linear = args.freeze == Freeze::All;
+    let batch = args.batch.unwrap_or(default.batch);
+    let lr = if linear {
+        PROBE_LR * batch as f64 / 512.0
+    } else {
+        default.lr
+    };
+    let decay = if linear { 0.0 } else { default.weight_decay };
+    let mut augment = default.augment.clone();
+    if args.no_flip {
+        augment.flip_p = 0.0;
+    }
+    Ok(FineTuneConfig {
+        width: args.width,
+        labels: args.labels,
+        seed: args.seed,
+        epochs: args.epochs.unwrap_or(default.epochs),
+        batch,
+        lr: args.lr.unwrap_or(lr),
+        weight_decay: args.weight_decay.unwrap_or(decay),
+        freeze: args.freeze,
+        warm_head: args.warm_head,
+        layer_decay: args.layer_decay,
+        augment,
+        ..default
+    })
+}
+
+/// Trains to the end or to Ctrl-C, with a progress bar.
+fn train(tuner: &mut FineTuner) -> Result<Ending> {
+    let interrupted = interrupt::flag()?;
+    let (done, steps) = tuner.progress();
+    let bar = progress::training(done, steps);
+    let stop = tuner.stop_flag();
+    let ending = tuner.run(&mut |record| {
+        bar.set_position(record.step + 1);
+        bar.set_message(format!(
+            "epoch {} | loss {:.3} | batch top-1 {:.1} % | lr {:.4}",
+            record.epoch + 1,
+            record.loss,
+            100.0 * record.accuracy,
+            record.lr
+        ));
+        stop.fetch_or(interrupted.load(Ordering::Relaxed), Ordering::Relaxed);
+    });
+    bar.finish_and_clear();
+    Ok(ending?)
+}
+
+fn network(tuned: Tuned) -> Result<Network> {
+    let Tuned {
+        graph,
+        params,
+        norms,
+        preprocess,
+    } = tuned;
+    let mut network = Network::new(graph, params, norms)?;
+    network
+        .metadata
+        .insert(PREPROCESS.to_owned(), serde_json::to_string(&preprocess)?);
+    Ok(network)
+}
+
+/// Test images that the float network's classifier gets right, of how many; nothing where there is no
+/// test part.
+fn test(network: &Network, data: &Path) -> Result<Option<(usize, usize)>> {
+    let dataset = match Dataset::open_split(data, Split::Test) {
+        Err(DataError::NoSplit { .. }) => return Ok(None),
+        dataset => dataset?,
+    };
+    let preprocess = quantize::preprocess_of(network, Path::new(NETWORK))?;
+    let images = Images::load(&dataset, &preprocess, None)?;
+    let classes = classify::classes(&dataset, &images, data)?;
+    let answers = classify::by_float(network, &images)?;
+    Ok(Some((answers.correct(&classes), images.len())))
+}
