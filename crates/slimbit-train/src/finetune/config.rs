@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let cases: [(&str, fn(&mut FineTuneConfig)); 6] = [
+        type Change = fn(&mut FineTuneConfig);
+        let cases: [(&str, Change); 6] = [
             ("epochs", |c| c.epochs = 0),
             ("batch", |c| c.batch = 1),
             ("lr", |c| c.lr = f64::NAN),

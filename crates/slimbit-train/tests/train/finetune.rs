@@ -1,7 +1,7 @@
 //! A fine-tuning learns what it may, and resumes to the same bits.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use slimbit_graph::{Params, Width};
@@ -61,8 +61,8 @@ fn bits(params: &Params) -> Vec<(&str, Vec<u32>)> {
         .collect()
 }
 
-fn tune(config: &FineTuneConfig, folder: PathBuf) -> (Params, Vec<FineTuneRecord>) {
-    let mut tuner = FineTuner::new(config.clone(), &folder).unwrap();
+fn tune(config: &FineTuneConfig, folder: &Path) -> (Params, Vec<FineTuneRecord>) {
+    let mut tuner = FineTuner::new(config.clone(), folder).unwrap();
     let (outcome, records) = run_until(&mut tuner, u64::MAX);
     assert_eq!(outcome, Outcome::Finished);
     (tuner.tuned().unwrap().params, records)
@@ -96,7 +96,7 @@ fn stopping_anywhere_changes_no_bit() {
             },
         ),
     ] {
-        let (straight, records) = tune(&config, folder.path().join(name));
+        let (straight, records) = tune(&config, &folder.path().join(name));
         assert_eq!(records.len() as u64, STEPS);
         for stop in [1, 2, 5] {
             let path = folder.path().join(format!("{name}-{stop}"));
@@ -137,7 +137,7 @@ fn what_is_frozen_stays_and_the_rest_learns() {
             ..base.clone()
         };
         let before = start(&config, format!("{name}-start"));
-        let (after, _) = tune(&config, folder.path().join(name));
+        let (after, _) = tune(&config, &folder.path().join(name));
         for ((parameter, before), (_, after)) in before.0.iter().zip(&after.0) {
             let frozen = still.iter().any(|prefix| parameter.starts_with(prefix));
             assert_eq!(before == after, frozen, "{name}: {parameter}");
@@ -153,7 +153,7 @@ fn training_lowers_the_loss() {
         checkpoint_every: 1000,
         ..prepare(folder.path())
     };
-    let (_, records) = tune(&config, folder.path().join("tuned"));
+    let (_, records) = tune(&config, &folder.path().join("tuned"));
     let mean =
         |part: &[FineTuneRecord]| part.iter().map(|r| r.loss).sum::<f64>() / part.len() as f64;
     let (first, last) = (mean(&records[..6]), mean(&records[84..]));
@@ -170,7 +170,7 @@ fn a_linear_start_is_better_than_none() {
             warm_head,
             ..base.clone()
         };
-        tune(&config, folder.path().join(format!("warm-{warm_head}"))).1[0].loss
+        tune(&config, &folder.path().join(format!("warm-{warm_head}"))).1[0].loss
     };
     assert!(first_loss(50) < first_loss(0));
 }
