@@ -107,7 +107,7 @@ impl Learner {
                     loss: losses::cross_entropy(logits, classes),
                 }
             }
-            loss => self.compare(objective, loss, predictions, &targets.z),
+            loss => self.compare(objective, loss, &predictions, &targets.z),
         })
     }
 
@@ -136,7 +136,7 @@ impl Learner {
                     loss: losses::soft_cross_entropy(logits, answers),
                 }
             }
-            loss => self.compare(objective, loss, predictions, &targets.z),
+            loss => self.compare(objective, loss, &predictions, &targets.z),
         };
         let mut loss = loss * objective.student_weight;
         if let Some(projector) = &self.maps {
@@ -158,14 +158,14 @@ impl Learner {
         &self,
         objective: &ObjectiveConfig,
         loss: Loss,
-        predictions: Views<2>,
+        predictions: &Views<2>,
         targets: &Views<2>,
     ) -> Scored {
-        let agreement = agreement(&predictions, targets);
+        let agreement = agreement(predictions, targets);
         let temperature = objective.temperature;
         let loss = match loss {
-            Loss::Cosine => losses::cosine(both(&predictions), both(targets)),
-            Loss::InfoNce => losses::info_nce(both(&predictions), both(targets), temperature),
+            Loss::Cosine => losses::cosine(both(predictions), both(targets)),
+            Loss::InfoNce => losses::info_nce(both(predictions), both(targets), temperature),
             Loss::Moco => {
                 let (query, key) = (predictions[0].clone(), targets[0].clone());
                 let device = key.device();

@@ -81,7 +81,7 @@ impl Learner {
             descent.take(base, &scored, base_share / measured.over(views.n, chunk))?;
             measured.add(&scored, &features, None);
         }
-        descent.close(self, base, measured)?;
+        descent.close(self, base, &measured)?;
 
         for &student in students {
             if objective.ema_update != EmaUpdate::Iteration {
@@ -102,7 +102,7 @@ impl Learner {
                 let error = rounded.then(|| rounding_error(&chunk.base, &seen.z));
                 measured.add(&scored, &seen.features, error);
             }
-            descent.close(self, student, measured)?;
+            descent.close(self, student, &measured)?;
         }
         self.enqueue(&chunks, moment.step * views.n as u64);
         descent.finish(self)
@@ -408,7 +408,7 @@ impl Descent {
         &mut self,
         learner: &mut Learner,
         network: Student,
-        sums: Measured,
+        sums: &Measured,
     ) -> Result<(), TrainError> {
         let mean = |sum: f64| sum / sums.chunks;
         self.records.push(NetworkRecord {
