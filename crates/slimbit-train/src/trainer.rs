@@ -40,7 +40,7 @@ pub enum Event {
         /// Iterations done now.
         step: u64,
         /// Factor on the learning rate from here on.
-        lr_factor: f64,
+        lr_factor: f32,
     },
 }
 
@@ -303,7 +303,7 @@ impl Trainer {
                 self.step = 0;
             }
         }
-        self.watch.lr_factor = lr_factor * settings.lower_lr;
+        self.watch.lr_factor = lr_factor * settings.lower_lr as f32;
         self.watch.rollbacks = rollbacks + 1;
         self.checkpoints.go_back_to(&self.checkpoint())?;
         let (step, lr_factor) = (self.step, self.watch.lr_factor);
@@ -343,7 +343,7 @@ impl Trainer {
 
     /// The rate of the coming iteration.
     fn lr(&self) -> f64 {
-        self.timeline.lr(self.config.optim.lr, self.step) * self.watch.lr_factor
+        self.timeline.lr(self.config.optim.lr, self.step) * f64::from(self.watch.lr_factor)
     }
 
     fn classes(&self, views: &ViewBatch) -> Result<Vec<u32>, TrainError> {

@@ -73,7 +73,6 @@ struct Averages {
     feature_std: f32,
     rank: f32,
     best_rank: f32,
-    agreement: f32,
     gradient: f32,
     least_gradient: f32,
     /// 1 once its fall was told.
@@ -81,7 +80,7 @@ struct Averages {
 }
 
 /// Numbers of [`Averages`].
-const FIELDS: usize = 8;
+const FIELDS: usize = 7;
 
 /// A network that fell.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,8 +107,8 @@ impl fmt::Display for Finding {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Watch {
     averages: [Averages; KINDS],
-    /// Factor on the learning rate, after so many roll backs.
-    pub(crate) lr_factor: f64,
+    /// Factor on the learning rate, after so many roll backs. As precise as a checkpoint keeps it.
+    pub(crate) lr_factor: f32,
     pub(crate) rollbacks: u32,
 }
 
@@ -189,10 +188,9 @@ impl Watch {
     }
 
     pub(crate) fn to_array(&self) -> Array {
-        let mut data = vec![self.lr_factor as f32, self.rollbacks as f32];
+        let mut data = vec![self.lr_factor, self.rollbacks as f32];
         for a in &self.averages {
-            data.extend([a.seen, a.feature_std, a.rank, a.best_rank]);
-            data.extend([a.agreement, a.gradient, a.least_gradient, a.told]);
+            data.extend(a.to_row());
         }
         Array {
             shape: vec![data.len()],
@@ -207,47 +205,57 @@ impl Watch {
             return None;
         }
         let mut watch = Self {
-            lr_factor: factor.into(),
+            lr_factor: factor,
             rollbacks: rollbacks as u32,
             ..Self::default()
         };
-        for (
-            averages,
-            &[
-                seen,
-                feature_std,
-                rank,
-                best_rank,
-                agreement,
-                gradient,
-                least,
-                told,
-            ],
-        ) in watch.averages.iter_mut().zip(rows)
-        {
-            *averages = Averages {
-                seen,
-                feature_std,
-                rank,
-                best_rank,
-                agreement,
-                gradient,
-                least_gradient: least,
-                told,
-            };
+        for (averages, row) in watch.averages.iter_mut().zip(rows) {
+            *averages = Averages::from_row(*row);
         }
         Some(watch)
     }
 }
 
 impl Averages {
+    fn to_row(self) -> [f32; FIELDS] {
+        [
+            self.seen,
+            self.feature_std,
+            self.rank,
+            self.best_rank,
+            self.gradient,
+            self.least_gradient,
+            self.told,
+        ]
+    }
+
+    fn from_row(row: [f32; FIELDS]) -> Self {
+        let [
+            seen,
+            feature_std,
+            rank,
+            best_rank,
+            gradient,
+            least_gradient,
+            told,
+        ] = row;
+        Self {
+            seen,
+            feature_std,
+            rank,
+            best_rank,
+            gradient,
+            least_gradient,
+            told,
+        }
+    }
+
     fn take_in(&mut self, network: &NetworkRecord, window: f32) {
         self.seen += 1.0;
         let share = 1.0 / self.seen.min(window);
         let towards = |average: &mut f32, value: f64| *average += (value as f32 - *average) * share;
         towards(&mut self.feature_std, network.feature_std);
         towards(&mut self.rank, network.effective_rank);
-        towards(&mut self.agreement, network.agreement);
         if let Some(norm) = network.gradient_norm {
             towards(&mut self.gradient, norm);
         }

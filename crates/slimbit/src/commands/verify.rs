@@ -12,7 +12,7 @@ use slimbit_kernels::Isa;
 use slimbit_nn::{Mode, Net};
 use slimbit_quant::{input_values, simulate};
 
-use super::export::{latest_checkpoint, read_statistics};
+use super::export::{latest_checkpoint, params_for, read_statistics};
 use super::features::{Images, points_of, preprocess_of};
 use super::{Outcome, progress};
 use crate::cli::VerifyArgs;
@@ -106,7 +106,8 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
 }
 
 fn open_training(run: &std::path::Path, model: &Model) -> Result<Training> {
-    let params = latest_checkpoint(run)?.params();
+    let points: Vec<Point> = model.points().iter().map(|p| p.point).collect();
+    let params = params_for(&latest_checkpoint(run)?, &points)?;
     let statistics = read_statistics(run)?;
     let device = slimbit_nn::parse_device("cpu")?;
     let net = Net::from_params(model.graph().clone(), &params, &device).with_context(|| {
