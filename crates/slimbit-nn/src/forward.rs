@@ -130,7 +130,7 @@ impl<'a> Forward<'a> {
                     unreachable!("checked: the stage's node is a shortcut")
                 };
                 let channels = self.shapes[id.index()].channels();
-                Value::Map(pad_shortcut(into_map(next()), channels, stride))
+                Value::Map(ops::pad_shortcut(into_map(next()), channels, stride))
             }
             StageKind::Pointwise => match next() {
                 Value::Map(x) => Value::Map(activate(x, stage.activation)),
@@ -155,7 +155,11 @@ impl<'a> Forward<'a> {
         let per_group = channels / conv.group_count(channels);
         let [kh, kw] = conv.kernel;
         let weight = self.weight(stage, &node.name, [out, per_group, kh, kw])?;
-        let y = ops::conv2d(x, weight, geometry(conv, channels));
+        let convolve = match self.net.teaches() {
+            true => ops::conv2d_fast,
+            false => ops::conv2d,
+        };
+        let y = convolve(x, weight, geometry(conv, channels));
         let bias = match conv.bias {
             true => Some(
                 self.block(&node.name, "bias", [out])?
@@ -398,36 +402,6 @@ pub(crate) fn max_pool(x: Tensor<4>, pool: &Pool) -> Tensor<4> {
         .with_stride(pool.stride)
         .with_padding_pairs([(top, bottom), (left, right)]);
     max_pool2d(x, options)
-}
-
-/// Every `stride`-th row and column, and zero channels before and after up to `channels`.
-pub(crate) fn pad_shortcut(x: Tensor<4>, channels: usize, stride: usize) -> Tensor<4> {
-    let [images, own, height, width] = x.dims();
-    let x = match stride {
-        1 => x,
-        _ => {
-            let pick = |size: usize| {
-                let kept: Vec<i64> = (0..size).step_by(stride).map(|i| i as i64).collect();
-                Tensor::from_data(kept.as_slice(), &x.device())
-            };
-            let (rows, columns) = (pick(height), pick(width));
-            x.clone().select(2, rows).select(3, columns)
-        }
-    };
-    let [_, _, height, width] = x.dims();
-    let before = (channels - own) / 2;
-    let after = channels - own - before;
-    let device = x.device();
-    let zeros = |n: usize| Tensor::zeros([images, n, height, width], &device);
-    let mut parts = Vec::with_capacity(3);
-    if before > 0 {
-        parts.push(zeros(before));
-    }
-    parts.push(x);
-    if after > 0 {
-        parts.push(zeros(after));
-    }
-    Tensor::cat(parts, 1)
 }
 
 fn clamp_of(activation: Option<Activation>) -> ops::Activation {

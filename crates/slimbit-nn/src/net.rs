@@ -27,6 +27,8 @@ pub struct Net {
     /// Widths whose batch-norms have scales and shifts of their own.
     switched: Vec<Width>,
     detach_scales: bool,
+    /// Whether convolutions take the fast way without a tape, as they do with one.
+    teaches: bool,
 }
 
 impl Net {
@@ -71,6 +73,7 @@ impl Net {
             params,
             switched: vec![],
             detach_scales: false,
+            teaches: false,
         })
     }
 
@@ -155,6 +158,10 @@ impl Net {
         self.detach_scales = detach;
     }
 
+    pub(crate) fn teaches(&self) -> bool {
+        self.teaches
+    }
+
     pub(crate) fn detaches_scales(&self) -> bool {
         self.detach_scales
     }
@@ -165,9 +172,13 @@ impl Net {
     }
 
     /// A copy that shares nothing with this network and takes no gradients, for a momentum teacher.
+    /// It convolves as fast as a network in training.
     pub fn teacher(&self) -> Self {
         let device = self.params.device().clone().without_autodiff();
-        self.with_store(self.params.copy_to(&device))
+        Self {
+            teaches: true,
+            ..self.with_store(self.params.copy_to(&device))
+        }
     }
 
     fn with_store(&self, params: ParamStore) -> Self {
@@ -177,6 +188,7 @@ impl Net {
             params,
             switched: self.switched.clone(),
             detach_scales: self.detach_scales,
+            teaches: self.teaches,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The Slimbit command line.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+mod memory;
 
 use std::process::ExitCode;
 
@@ -11,6 +13,7 @@ use slimbit::commands::{self, Outcome};
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    memory::keep_freed_pages();
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => "warn",

@@ -2,8 +2,10 @@
 //! `slimbit-training-server FOLDER IMAGES SHAPE THREADS STEP`. Parameters are written to FOLDER
 //! before the first step, for the peer to start from.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+#[path = "../../../../crates/slimbit/src/memory.rs"]
+mod allocator;
 mod memory;
 #[path = "../../../peers/protocol.rs"]
 mod protocol;
@@ -23,6 +25,7 @@ struct Server {
 
 impl Server {
     fn load(arguments: &Arguments) -> Result<Self> {
+        allocator::keep_freed_pages();
         rayon::ThreadPoolBuilder::new()
             .num_threads(arguments.threads)
             .build_global()?;

@@ -12,8 +12,8 @@ use slimbit_graph::{Activation, NodeId, Op, Precision, Shape, Stage, StageKind};
 use slimbit_num::{ActQuant, Clip, Table, WeightGrid};
 
 use self::codes::{Codes, Sums, Weights, accumulate, code, tabulate};
-use crate::forward::{geometry, given_norm, given_range, last_use, max_pool, pad_shortcut};
-use crate::ops::Conv;
+use crate::forward::{geometry, given_norm, given_range, last_use, max_pool};
+use crate::ops::{Conv, pad_shortcut};
 use crate::params::to_vec;
 use crate::{Bits, Mode, Net, NnError, NormMode, Outputs, Quantisation, Value};
 

@@ -3,6 +3,8 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::host::zeros;
+
 /// Values that are summed side by side. A constant, so that sums do not depend on the CPU.
 pub(super) const LANES: usize = 16;
 /// Floats that one task of an elementwise pass handles, about.
@@ -39,7 +41,7 @@ impl Map {
         coefficients: &[[f32; K]],
         f: impl Fn(f32, f32, [f32; K]) -> f32 + Copy + Sync,
     ) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let image = (self.channels * self.inner).max(1);
         let chunk = (CHUNK_FLOATS / image).max(1) * image;
         out.par_chunks_mut(chunk)

@@ -6,6 +6,8 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::host::zeros;
+
 /// Floats per task.
 const CHUNK: usize = 1 << 15;
 /// Values that are compared side by side.
@@ -18,7 +20,7 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Copy + Sync) -> Vec<f32> {
 
 /// `f(x, y)` for every pair of values.
 pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    let mut out = zeros(x.len());
     out.par_chunks_mut(CHUNK)
         .zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)))
         .for_each(|(out, (x, y))| Arch::new().dispatch(Zip { x, y, out, f }));

@@ -3,6 +3,10 @@
 use burn::backend::TensorMetadata;
 use burn::tensor::{Shape, TensorData};
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+/// Zeros per task.
+const ZEROS: usize = 1 << 16;
 
 /// `tensor` itself where its elements are one contiguous run, a packed copy otherwise.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -19,6 +23,12 @@ pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
         Some(values) => values,
         None => panic!("expected contiguous f32 values, got {tensor:?}"),
     }
+}
+
+/// `count` zeros, written by all threads: on large maps a pass like any other.
+pub(super) fn zeros(count: usize) -> Vec<f32> {
+    let zeros = rayon::iter::repeat_n(0.0, count);
+    zeros.with_min_len(ZEROS).collect()
 }
 
 /// A tensor that owns `values`.

@@ -21,11 +21,14 @@ mod fake_quant_weight;
 mod host;
 mod range;
 mod register_tile;
+mod shortcut;
 
 pub use activation::Activation;
 pub use affine::affine_act;
 pub use batch_norm::{BatchNorm, batch_norm_act};
+pub(crate) use conv2d::conv2d_fast;
 pub use conv2d::{Conv, conv2d};
 pub use fake_quant_activation::fake_quant_activation;
 pub use fake_quant_weight::fake_quant_weight;
 pub use range::min_max;
+pub use shortcut::pad_shortcut;

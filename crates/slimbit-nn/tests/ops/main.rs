@@ -3,6 +3,7 @@
 mod batch_norm;
 mod conv2d;
 mod fake_quant;
+mod shortcut;
 
 use burn::tensor::TensorData;
 

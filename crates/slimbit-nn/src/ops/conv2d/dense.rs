@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Grid};
+use crate::ops::host::zeros;
 use crate::ops::register_tile::{OuterProducts, ROWS, tile_width};
 
 /// Floats of staged images that one task holds at a time: about a quarter of a 512 KiB
@@ -46,7 +47,7 @@ pub(super) fn correlate(
     let target_image =
         channels.groups * channels.target_per_group * plan.target[0] * plan.target[1];
     let source_image = source.len() / images.max(1);
-    let mut target = vec![0.0; images * target_image];
+    let mut target = zeros(images * target_image);
     if target.is_empty() || source_image == 0 {
         return target;
     }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::dense::SLACK;
 use super::geometry::{Correlation, Sizes};
 use super::weight_gradient::{slices, spread_rows, sum_in_order};
+use crate::ops::host::zeros;
 use crate::ops::register_tile::store;
 
 /// Vectors of outputs that are summed side by side.
@@ -24,7 +25,7 @@ pub(super) fn correlate(
     channels: usize,
 ) -> Vec<f32> {
     let target_plane = plan.target[0] * plan.target[1];
-    let mut target = vec![0.0; images * channels * target_plane];
+    let mut target = zeros(images * channels * target_plane);
     if target.is_empty() || source.is_empty() {
         return target;
     }

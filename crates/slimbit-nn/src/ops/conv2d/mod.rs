@@ -45,24 +45,51 @@ use super::host::{contiguous, dims, from_values, values};
 /// assert_eq!(y.max().into_scalar::<f32>(), 18.0);
 /// ```
 pub fn conv2d(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
-    let y = <Dispatch as ConvBackend>::conv2d_nchw(x.into_dispatch(), w.into_dispatch(), conv);
-    Tensor::from_dispatch(y)
+    let (x, w) = (x.into_dispatch(), w.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as ConvBackend>::conv2d_nchw(
+        x,
+        w,
+        conv,
+        Sums::Direct,
+    ))
+}
+
+/// As [`conv2d`], by the faster way on plain devices too.
+pub(crate) fn conv2d_fast(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
+    let (x, w) = (x.into_dispatch(), w.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as ConvBackend>::conv2d_nchw(
+        x,
+        w,
+        conv,
+        Sums::Any,
+    ))
 }
 
 /// Backends with [`conv2d`].
 #[backend_extension(Flex, Autodiff)]
 trait ConvBackend: Backend {
-    fn conv2d_nchw(x: FloatTensor<Self>, w: FloatTensor<Self>, conv: Conv) -> FloatTensor<Self>;
+    /// With `plain`, how a plain device adds up products.
+    fn conv2d_nchw(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        conv: Conv,
+        plain: Sums,
+    ) -> FloatTensor<Self>;
 }
 
 impl ConvBackend for Flex {
-    fn conv2d_nchw(x: FlexTensor, w: FlexTensor, conv: Conv) -> FlexTensor {
-        forward(&contiguous(x), &contiguous(w), &conv, Sums::Direct)
+    fn conv2d_nchw(x: FlexTensor, w: FlexTensor, conv: Conv, plain: Sums) -> FlexTensor {
+        forward(&contiguous(x), &contiguous(w), &conv, plain)
     }
 }
 
 impl<C: CheckpointStrategy> ConvBackend for Autodiff<Flex, C> {
-    fn conv2d_nchw(x: FloatTensor<Self>, w: FloatTensor<Self>, conv: Conv) -> FloatTensor<Self> {
+    fn conv2d_nchw(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        conv: Conv,
+        _plain: Sums,
+    ) -> FloatTensor<Self> {
         let nodes = [x.node(), w.node()];
         let (x, w) = (
             contiguous(x.into_primitive()),
@@ -103,7 +130,7 @@ impl Backward<Flex, 2> for ConvBackward {
 }
 
 /// How products may be added up.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sums {
     /// One product after the other: exact where every partial sum is, as those of small integers.
     Direct,

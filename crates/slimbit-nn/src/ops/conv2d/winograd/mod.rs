@@ -26,6 +26,7 @@ use self::tiles::{Cut, Products, ToInput, ToOutput, Transform, product_position,
 use self::transforms::{Input, KERNEL, Linear, OUTPUTS, OutputAdjoint, POSITIONS, SIDE};
 use super::geometry::{Conv, Sizes};
 use super::weight_gradient::sum_in_order;
+use crate::ops::host::zeros;
 
 /// Products that are worth a task of their own.
 const TASK_PRODUCTS: usize = 1 << 21;
@@ -110,7 +111,7 @@ pub(super) fn forward(sizes: &Sizes, conv: &Conv, input: &[f32], kernels: &[f32]
     let kernel = |channel: usize, out: usize| taps(kernels, out * ins + channel);
     let packed = kernels::pack(ins, outs, kernel);
     let block = plan.cut.images_per_block();
-    let mut output = vec![0.0; sizes.images * plan.output.planes()];
+    let mut output = zeros(sizes.images * plan.output.planes());
     output
         .par_chunks_mut(block * plan.output.planes())
         .zip(input.par_chunks(block * plan.input.planes()))
@@ -144,7 +145,7 @@ pub(super) fn gradients(
     let part = blocks.div_ceil(parts) * block;
     let parts = sizes.images.div_ceil(part);
 
-    let mut input_gradient = vec![0.0; if wants_input { input.len() } else { 0 }];
+    let mut input_gradient = zeros(if wants_input { input.len() } else { 0 });
     let mut targets: Vec<&mut [f32]> = input_gradient
         .chunks_mut(part * plan.input.planes())
         .collect();
