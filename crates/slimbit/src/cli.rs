@@ -665,7 +665,8 @@ pub struct EmbedArgs {
     /// Images.
     #[arg(long)]
     pub images: PathBuf,
-    /// The .npy file to write, [images, features] in f32; names go to the same path with `.txt`.
+    /// The file to write. NAME.npy holds [images, features] in f32, and the images' names go to
+    /// NAME.txt; NAME.parquet holds a row per image with its name, label, class and embedding.
     #[arg(short, long)]
     pub output: PathBuf,
     /// The point; by default the first in the file.

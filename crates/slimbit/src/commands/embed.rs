@@ -1,17 +1,39 @@
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use npyz::WriterBuilder;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::parser::parse_message_type;
 use slimbit_data::Dataset;
-use slimbit_engine::Model;
+use slimbit_engine::{Model, replace_file};
 
 use super::Outcome;
 use super::features::{Images, engine_features, points_of, preprocess_of};
 use crate::cli::EmbedArgs;
 
+/// A file format, told by the file's name.
+#[derive(Clone, Copy)]
+enum Format {
+    Npy,
+    Parquet,
+}
+
+/// A row of `dim` features per image.
+struct Embeddings {
+    rows: Vec<f32>,
+    dim: usize,
+    names: Vec<String>,
+    labels: Option<Vec<u32>>,
+    classes: Vec<String>,
+}
+
 pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
+    let format = Format::of(&args.output)?;
     let model = Arc::new(Model::open(&args.file)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
@@ -19,36 +41,110 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
     let dataset = Dataset::open(&args.images)?;
     let images = Images::load(&dataset, &preprocess, None)?;
     let rows = engine_features(&model, point, &images)?;
-    let dim = rows.len() / images.len();
-
-    // A killed or failed run must not leave half a file under the final name.
-    let partial = args.output.with_extension("npy.partial");
-    let context = || format!("writing {}", partial.display());
-    let mut file = BufWriter::new(File::create(&partial).with_context(context)?);
-    let mut writer = npyz::WriteOptions::new()
-        .default_dtype()
-        .shape(&[images.len() as u64, dim as u64])
-        .writer(&mut file)
-        .begin_nd()
-        .with_context(context)?;
-    writer.extend(rows).with_context(context)?;
-    writer.finish().with_context(context)?;
-    file.flush().with_context(context)?;
-    file.get_ref().sync_all().with_context(context)?;
-    std::fs::rename(&partial, &args.output)
-        .with_context(|| format!("renaming to {}", args.output.display()))?;
-
-    let names = args.output.with_extension("txt");
-    let list: String = images
-        .indices
-        .iter()
-        .map(|&index| dataset.name(index) + "\n")
-        .collect();
-    std::fs::write(&names, list).with_context(|| format!("writing {}", names.display()))?;
+    let indices = images.indices.iter();
+    let embeddings = Embeddings {
+        dim: rows.len() / images.len(),
+        rows,
+        names: indices.map(|&index| dataset.name(index)).collect(),
+        labels: images.labels,
+        classes: dataset.classes().to_vec(),
+    };
+    let bytes = match format {
+        Format::Npy => embeddings.npy()?,
+        Format::Parquet => embeddings.parquet(point.to_string())?,
+    };
+    let writing = |path: &Path| format!("writing {}", path.display());
+    replace_file(&args.output, &bytes).with_context(|| writing(&args.output))?;
+    if let Format::Npy = format {
+        let list = args.output.with_extension("txt");
+        fs::write(&list, embeddings.names.join("\n") + "\n").with_context(|| writing(&list))?;
+    }
     println!(
-        "{}: {} images, {dim} features each, at {point}",
+        "{}: {} images, {} features each, at {point}",
         args.output.display(),
-        images.len()
+        embeddings.names.len(),
+        embeddings.dim
     );
     Ok(Outcome::Done)
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("npy") => Ok(Self::Npy),
+            Some("parquet") => Ok(Self::Parquet),
+            _ => bail!(
+                "{}: the format follows from the name, which must end in .npy or .parquet",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl Embeddings {
+    fn npy(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(&[self.names.len() as u64, self.dim as u64])
+            .writer(&mut bytes)
+            .begin_nd()?;
+        writer.extend(&self.rows)?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+
+    /// Columns `image`, `label` and `class` where there are labels, and `embedding`, a list. The
+    /// file's metadata name the point.
+    fn parquet(&self, point: String) -> Result<Vec<u8>> {
+        let labelled = match self.labels {
+            Some(_) => "required int32 label; required binary class (UTF8);",
+            None => "",
+        };
+        let schema = parse_message_type(&format!(
+            "message embeddings {{ required binary image (UTF8); {labelled}
+             required group embedding (LIST) {{ repeated group list {{ required float element; }} }} }}"
+        ))?;
+        let point = KeyValue::new("point".to_owned(), point);
+        let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![point]));
+        let mut bytes = Vec::new();
+        let mut file =
+            SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties.build()))?;
+        let mut group = file.next_row_group()?;
+        column::<ByteArrayType>(&mut group, &texts(&self.names), None)?;
+        if let Some(labels) = &self.labels {
+            let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+            let classes = labels.iter().map(|&label| &self.classes[label as usize]);
+            column::<Int32Type>(&mut group, &labels, None)?;
+            column::<ByteArrayType>(&mut group, &texts(classes), None)?;
+        }
+        column::<FloatType>(&mut group, &self.rows, Some(self.dim))?;
+        group.close()?;
+        file.close()?;
+        Ok(bytes)
+    }
+}
+
+fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<ByteArray> {
+    let texts = texts.into_iter();
+    texts.map(|text| ByteArray::from(text.as_str())).collect()
+}
+
+/// Writes the next column; with `list`, its values come in lists of that length.
+fn column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>,
+    values: &[T::T],
+    list: Option<usize>,
+) -> Result<()> {
+    // Every value is there (level 1 of 1), and the first of a list does not repeat anything.
+    let levels = list.map(|length| {
+        let repeats = (0..values.len()).map(|index| i16::from(index % length != 0));
+        (vec![1; values.len()], repeats.collect::<Vec<i16>>())
+    });
+    let (defined, repeated) = levels.unzip();
+    let mut column = group.next_column()?.context("a column of the schema")?;
+    column
+        .typed::<T>()
+        .write_batch(values, defined.as_deref(), repeated.as_deref())?;
+    Ok(column.close()?)
 }

@@ -2,8 +2,11 @@
 
 use std::fs;
 
-use crate::command::{json, succeeds, text};
-use crate::trained::trained;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{ListAccessor, RowAccessor};
+
+use crate::command::{fails, json, succeeds, text};
+use crate::trained::{Trained, trained};
 
 #[test]
 fn inspect_proves_every_point() {
@@ -95,6 +98,8 @@ fn probe_embed_run_and_bench_agree_on_the_file() {
         256
     );
 
+    the_parquet_table_holds_what_the_array_does(f, &bytes);
+
     let picture = f.run.join("picture.pgm");
     fs::write(&picture, [&b"P5 30 20 255\n"[..], &[77; 600]].concat()).unwrap();
     let outputs = json(&succeeds(&["run", text(&f.file), text(&picture), "--json"]));
@@ -117,4 +122,53 @@ fn probe_embed_run_and_bench_agree_on_the_file() {
     let stages = bench["points"][0]["stages"].as_array().unwrap();
     let shares = stages.iter().map(|stage| stage["share"].as_f64().unwrap());
     assert!((shares.sum::<f64>() - 1.0).abs() < 1e-9);
+}
+
+/// `array` is the same embedding as `.npy`.
+fn the_parquet_table_holds_what_the_array_does(f: &Trained, array: &[u8]) {
+    let path = f.run.join("features.parquet");
+    let (data, output) = (text(&f.data), text(&path));
+    let point = ["--point", "0.5x W4A4"];
+    succeeds(
+        &[
+            &["embed", text(&f.file), "--images", data, "-o", output],
+            &point[..],
+        ]
+        .concat(),
+    );
+    let table = SerializedFileReader::new(fs::File::open(&path).unwrap()).unwrap();
+    let metadata = table
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()
+        .unwrap();
+    assert_eq!(metadata[0].value.as_deref(), Some("0.5x W4A4"));
+    let (mut values, mut names) = (vec![], vec![]);
+    for row in table.get_row_iter(None).unwrap() {
+        let row = row.unwrap();
+        names.push(row.get_string(0).unwrap().clone() + "\n");
+        // The classes of this data are digits.
+        assert_eq!(
+            row.get_int(1).unwrap().to_string(),
+            *row.get_string(2).unwrap()
+        );
+        let list = row.get_list(3).unwrap();
+        values.extend((0..list.len()).flat_map(|i| list.get_float(i).unwrap().to_le_bytes()));
+    }
+    assert_eq!(
+        names.concat(),
+        fs::read_to_string(f.run.join("features.txt")).unwrap()
+    );
+    assert!(array.ends_with(&values) && values.len() == 4 * 256 * 64 / 2);
+
+    let elsewhere = f.run.join("features.csv");
+    let error = fails(&[
+        "embed",
+        text(&f.file),
+        "--images",
+        data,
+        "-o",
+        text(&elsewhere),
+    ]);
+    assert!(error.contains("must end in .npy or .parquet"), "{error}");
 }
