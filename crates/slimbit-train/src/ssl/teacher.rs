@@ -76,8 +76,11 @@ impl Teacher {
 
 /// Settings of the teacher's input that are not those of the run, as overrides that make them so.
 fn differing_input(teacher: &TrainConfig, config: &TrainConfig) -> Vec<String> {
+    // By way of text, which has as few digits as an `f32` needs.
     let [taught, own] = [teacher, config].map(|config| {
-        Table::try_from(&config.preprocess).expect("settings hold nothing that TOML cannot")
+        let text = toml::to_string(&config.preprocess);
+        let text = text.expect("settings hold nothing that TOML cannot");
+        text.parse::<Table>().expect("it was just written")
     });
     let differing = taught
         .iter()
@@ -121,6 +124,11 @@ pub(crate) fn find_frozen(config: &TrainConfig) -> Result<Option<Checkpoint>, Tr
     };
     let projector = format!("{HEADS}{PROJECTOR}.");
     (checkpoint.tensors).retain(|name, _| name.starts_with("net/") || name.starts_with(&projector));
+    if checkpoint.step == 0 {
+        return refuse(format!(
+            "{place} has not learnt anything yet; train it first"
+        ));
+    }
     log::info!("{place} at iteration {} is the teacher", checkpoint.step);
     Ok(Some(checkpoint))
 }

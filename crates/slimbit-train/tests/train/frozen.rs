@@ -93,8 +93,10 @@ fn a_teacher_that_cannot_teach_is_refused_with_the_remedy() {
     let empty = folder.path().join("begun");
     fs::create_dir_all(empty.join("checkpoints")).unwrap();
     fs::write(empty.join("config.toml"), good.to_toml()).unwrap();
+    let untrained = folder.path().join("untrained");
+    drop(Trainer::with_graph(good.clone(), network(), &untrained).unwrap());
     type Change<'a> = &'a dyn Fn(&mut TrainConfig);
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 8] = [
         (
             &|c| c.objective.teacher = "".into(),
             "write objective.teacher=RUN_DIR",
@@ -108,6 +110,10 @@ fn a_teacher_that_cannot_teach_is_refused_with_the_remedy() {
             "has no checkpoint yet; train it first",
         ),
         (
+            &|c| c.objective.teacher = untrained.clone(),
+            "has not learnt anything yet; train it first",
+        ),
+        (
             &|c| c.objective.teacher = good.data.path.join("train-images-idx3-ubyte"),
             "checkpoint",
         ),
@@ -117,7 +123,7 @@ fn a_teacher_that_cannot_teach_is_refused_with_the_remedy() {
         ),
         (
             &|c| c.preprocess.mean = vec![0.5],
-            "sees another input; write preprocess.mean=[0.",
+            "sees another input; write preprocess.mean=[0.28",
         ),
         (
             &|c| c.objective.target = slimbit_train::config::Target::Ema,
