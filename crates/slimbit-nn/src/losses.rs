@@ -65,6 +65,29 @@ pub fn moco(query: Tensor<2>, key: Tensor<2>, queue: Tensor<2>, temperature: f64
     log_softmax(logits, 1).narrow(1, 0, 1).mean() * -1.0
 }
 
+/// SEED's loss (Fang et al. 2021, equations 3 to 5): `-mean Σⱼ pⱼ(teacher) log pⱼ(student)`, where
+/// `p(z)` is the softmax of `z`'s cosines with the teacher's embedding of the same image and with all
+/// rows of the queue `[length, dim]`, over the `temperatures` `[student, teacher]`.
+///
+/// Teacher and queue carry no gradient; the queue's rows are of unit length. Where the teacher's
+/// temperature is 0, this is [`moco`]'s loss with the teacher as the key.
+pub fn seed(
+    student: Tensor<2>,
+    teacher: Tensor<2>,
+    queue: Tensor<2>,
+    temperatures: [f64; 2],
+) -> Tensor<1> {
+    let teacher = normalise(teacher.without_autodiff());
+    let others = queue.without_autodiff().transpose();
+    let similarities = |z: Tensor<2>| {
+        let own = (z.clone() * teacher.clone()).sum_dim(1);
+        Tensor::cat(vec![own, z.matmul(others.clone())], 1)
+    };
+    let [own, taught] = temperatures;
+    let logits = similarities(normalise(student)) / own;
+    soft_cross_entropy(logits, similarities(teacher.clone()) / taught)
+}
+
 /// Cross-entropy of `logits` `[batch, classes]` with one class per row.
 pub fn cross_entropy(logits: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<1> {
     let rows = logits.dims()[0];

@@ -6,7 +6,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomically;
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::config::Target;
 use crate::tensorboard::EventFile;
 use crate::{TrainConfig, TrainError};
 
@@ -15,6 +16,7 @@ const METRICS: &str = "metrics.jsonl";
 const LOG: &str = "log.txt";
 const CHECKPOINTS: &str = "checkpoints";
 const HEALTHY: &str = "healthy";
+const TEACHER: &str = "teacher.safetensors";
 
 /// What one network of an iteration did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,7 +106,7 @@ impl StepRecord {
 }
 
 /// The folder of one run: `config.toml` (every setting), `metrics.jsonl` (a line per logged iteration), TensorBoard
-/// events, `log.txt`, `checkpoints/`, and `healthy/` for the watch.
+/// events, `log.txt`, `checkpoints/`, `healthy/` for the watch, and `teacher.safetensors` where a frozen network teaches.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -164,6 +166,28 @@ impl RunDir {
     /// The last checkpoint that the collapse watch thought healthy, where the run may roll back to it.
     pub(crate) fn healthy(&self) -> Checkpoints {
         Checkpoints::new(self.file(HEALTHY), 1)
+    }
+
+    /// Keeps a frozen teacher, so that the run depends on no other one from here on.
+    pub(crate) fn keep_teacher(&self, teacher: &Checkpoint) -> Result<(), TrainError> {
+        teacher.write(&self.file(TEACHER))
+    }
+
+    /// The frozen teacher that was kept; `None` for settings without one.
+    pub(crate) fn teacher(&self, config: &TrainConfig) -> Result<Option<Checkpoint>, TrainError> {
+        if config.objective.target != Target::Frozen {
+            return Ok(None);
+        }
+        let path = self.file(TEACHER);
+        if !path.exists() {
+            return Err(TrainError::RunDir {
+                path: self.path.clone(),
+                what: format!(
+                    "has lost its {TEACHER}, which it learns from; restore it, or start a new run"
+                ),
+            });
+        }
+        Checkpoint::open(&path).map(Some)
     }
 
     /// The lines of `metrics.jsonl`, oldest first. A last line that was cut off is left out.

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::{Loss, WatchAction};
 use crate::run_dir::{Recorder, RunDir, StepRecord};
 use crate::schedule::Timeline;
-use crate::ssl::{Learner, Moment, Networks};
+use crate::ssl::{Learner, Moment, Networks, find_frozen};
 use crate::watch::{Finding, Watch};
 use crate::{TrainConfig, TrainError};
 
@@ -100,8 +100,13 @@ impl Trainer {
         config.validate()?;
         check_fit(&config, &graph)?;
         let loader = open_loader(&config)?;
-        let learner = Learner::init(graph, &config)?;
+        let teacher = find_frozen(&config)?;
+        let learner = Learner::init(graph, &config, teacher.as_ref())?;
         let run = RunDir::create(run_dir, &config)?;
+        // Before the first checkpoint, without which there is nothing to resume.
+        if let Some(teacher) = &teacher {
+            run.keep_teacher(teacher)?;
+        }
         let trainer = Self::assemble(config, run, loader, learner, Watch::default(), 0);
         trainer.save()?;
         Ok(trainer)
@@ -130,7 +135,8 @@ impl Trainer {
         }
         let loader = open_loader(&config)?;
         let step = checkpoint.step;
-        let learner = Learner::from_checkpoint(&checkpoint, &config)?;
+        let teacher = run.teacher(&config)?;
+        let learner = Learner::from_checkpoint(&checkpoint, &config, teacher.as_ref())?;
         let watch = watch_of(&checkpoint);
         Ok(Self::assemble(config, run, loader, learner, watch, step))
     }
@@ -290,15 +296,17 @@ impl Trainer {
         if rollbacks == settings.most_rollbacks {
             return Err(cause);
         }
+        let teacher = self.run.teacher(&self.config)?;
         match self.run.healthy().latest() {
             Ok(Some(checkpoint)) => {
-                self.learner = Learner::from_checkpoint(&checkpoint, &self.config)?;
+                let teacher = teacher.as_ref();
+                self.learner = Learner::from_checkpoint(&checkpoint, &self.config, teacher)?;
                 self.watch = watch_of(&checkpoint);
                 self.step = checkpoint.step;
             }
             _ => {
                 let graph = self.learner.graph().clone();
-                self.learner = Learner::init(graph, &self.config)?;
+                self.learner = Learner::init(graph, &self.config, teacher.as_ref())?;
                 self.watch = Watch::default();
                 self.step = 0;
             }

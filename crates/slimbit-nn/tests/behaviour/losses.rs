@@ -1,7 +1,7 @@
 //! Golden values and the closed-form gradient of the losses (U7, U8).
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use slimbit_nn::losses::{cosine, info_nce, info_nce_pair, normalise};
+use slimbit_nn::losses::{cosine, info_nce, info_nce_pair, moco, normalise, seed};
 
 const F1: [f64; 6] = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
 const F2: [f64; 6] = [0.6, 0.8, 0.8, -0.6, 0.0, 2.0];
@@ -91,6 +91,41 @@ fn autodiff_gives_the_closed_form_gradient() {
     let gradient = student.grad(&loss.backward()).unwrap();
     let gradient = gradient.into_data().try_to_vec::<f64>().unwrap();
     assert_close(&gradient, &closed_form(&f, &g, n, d, 0.5), 1e-9);
+}
+
+/// By hand: the student's cosines are 0.8, 0.6 and -0.8, the teacher's 1, 0 and -1.
+#[test]
+fn seed_is_the_cross_entropy_of_two_softmaxes_over_the_queue() {
+    let student = rows(&[3.0, 4.0], 2).require_grad();
+    let (teacher, queue) = (rows(&[0.0, 2.0], 2), rows(&[1.0, 0.0, 0.0, -1.0], 2));
+    let softmax = |cosines: [f64; 3], temperature: f64| {
+        let e = cosines.map(|c| (c / temperature).exp());
+        e.map(|x| x / e.iter().sum::<f64>())
+    };
+    let (p, q) = (
+        softmax([1.0, 0.0, -1.0], 0.4),
+        softmax([0.8, 0.6, -0.8], 0.5),
+    );
+    let wanted: f64 = p.iter().zip(q).map(|(p, q)| -p * q.ln()).sum();
+    let loss = seed(student.clone(), teacher.clone(), queue.clone(), [0.5, 0.4]);
+    assert_close(&[value(&loss)], &[wanted], 1e-12);
+    assert_close(&[value(&loss)], &[0.587_084], 1e-6);
+
+    // `Σⱼ (qⱼ - pⱼ) uⱼ / τ` on the unit sphere, where `uⱼ` are what the student is compared with.
+    let d: Vec<f64> = q.iter().zip(p).map(|(q, p)| (q - p) / 0.5).collect();
+    let (x, y) = (d[1], d[0] - d[2]);
+    let along = 0.6 * x + 0.8 * y;
+    let gradient = student.grad(&loss.backward()).unwrap();
+    let gradient = gradient.into_data().try_to_vec::<f64>().unwrap();
+    let wanted = [(x - along * 0.6) / 5.0, (y - along * 0.8) / 5.0];
+    assert_close(&gradient, &wanted, 1e-12);
+
+    let sure = seed(student.clone(), teacher.clone(), queue.clone(), [0.5, 1e-3]);
+    assert_close(
+        &[value(&sure)],
+        &[value(&moco(student, teacher, queue, 0.5))],
+        1e-12,
+    );
 }
 
 #[test]

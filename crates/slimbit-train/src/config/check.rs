@@ -70,6 +70,11 @@ impl TrainConfig {
     fn validate_objective(&self) -> Result<(), TrainError> {
         let objective = &self.objective;
         within("objective.temperature", objective.temperature, 1e-3..=1e3)?;
+        within(
+            "objective.teacher_temperature",
+            objective.teacher_temperature,
+            1e-5..=1e3,
+        )?;
         within("objective.queue", objective.queue, 1..=1 << 20)?;
         within("objective.ema", objective.ema, 0.0..=1.0)?;
         within("objective.map_weight", objective.map_weight, 0.0..=1e3)?;
@@ -122,9 +127,11 @@ impl TrainConfig {
         };
         let one_kind = |loss| (objective.base_loss == loss) != (objective.student_loss == loss);
         refuse(
-            one_kind(Loss::Moco) || one_kind(Loss::CrossEntropy),
+            [Loss::Moco, Loss::Seed, Loss::CrossEntropy]
+                .into_iter()
+                .any(one_kind),
             "objective.student_loss",
-            "`moco` and `crossentropy` look at one view, the others at two; base_loss and student_loss must agree",
+            "`moco`, `seed` and `crossentropy` look at one view, the others at two; base_loss and student_loss must agree",
         )?;
         let classifies = objective.base_loss == Loss::CrossEntropy;
         refuse(
@@ -137,16 +144,31 @@ impl TrainConfig {
             "objective.target",
             "a classifier teaches its students itself; with base_loss = \"crossentropy\" write target = \"online\" and head = \"none\"",
         )?;
-        let teacher = objective.target == Target::Ema;
+        let (moves, frozen) = match objective.target {
+            Target::Ema => (true, false),
+            Target::Frozen => (false, true),
+            Target::Online | Target::Quantised => (false, false),
+        };
         refuse(
-            objective.base_loss == Loss::Moco && !teacher,
+            objective.base_loss == Loss::Moco && !(moves || frozen),
             "objective.target",
             "MoCo's keys come from a teacher; write `ema`",
         )?;
         refuse(
-            objective.ema_update != EmaUpdate::Iteration && !teacher,
+            objective.base_loss == Loss::Seed && !frozen,
+            "objective.target",
+            "SEED distils the finished network that objective.teacher names; write `frozen`",
+        )?;
+        // That a frozen target has a teacher is checked when a run begins: recipes name none.
+        refuse(
+            !objective.teacher.as_os_str().is_empty() && !frozen,
+            "objective.teacher",
+            "only target = \"frozen\" learns from another run's network; write that, or name no teacher",
+        )?;
+        refuse(
+            objective.ema_update != EmaUpdate::Iteration && !moves,
             "objective.ema_update",
-            "there is no teacher to move; write target = \"ema\"",
+            "there is no teacher that moves; write target = \"ema\"",
         )?;
         refuse(
             objective.target == Target::Quantised
@@ -166,9 +188,17 @@ impl TrainConfig {
         )?;
         refuse(
             objective.map_weight > 0.0
-                && matches!(objective.base_loss, Loss::Moco | Loss::CrossEntropy),
+                && matches!(
+                    objective.base_loss,
+                    Loss::Moco | Loss::Seed | Loss::CrossEntropy
+                ),
             "objective.map_weight",
             "maps are compared across two views, which this base_loss does not see; write 0",
+        )?;
+        refuse(
+            objective.map_weight > 0.0 && frozen,
+            "objective.map_weight",
+            "the maps of a frozen teacher may have any shape; write 0",
         )
     }
 

@@ -151,12 +151,17 @@ pub struct ObjectiveConfig {
     pub base_loss: Loss,
     /// Loss of the students.
     pub student_loss: Loss,
-    /// Temperature of InfoNCE and MoCo.
+    /// Temperature of InfoNCE, MoCo and, for its student, SEED.
     pub temperature: f64,
-    /// Keys in MoCo's queue (K).
+    /// Temperature of SEED's teacher.
+    pub teacher_temperature: f64,
+    /// Keys in MoCo's and SEED's queue (K).
     pub queue: usize,
     /// Where the targets come from.
     pub target: Target,
+    /// The run whose network is the frozen teacher: its folder, or a checkpoint file. Empty where the target is another
+    /// one. Looked at once: a run keeps a copy of its teacher.
+    pub teacher: PathBuf,
     /// Momentum `m` of the teacher.
     pub ema: f64,
     /// When the teacher moves.
@@ -189,6 +194,9 @@ pub enum Loss {
     Cosine,
     /// The first view against the target of the second and a queue of earlier targets (MoCo).
     Moco,
+    /// Cross-entropy between the teacher's and the student's similarities to a queue of the teacher's embeddings (SEED).
+    /// Both see the first view alone.
+    Seed,
     /// Cross-entropy of a classifier: with the labels for the base, with the base's answers for students. Sees the first
     /// view alone.
     CrossEntropy,
@@ -202,6 +210,9 @@ pub enum Target {
     Ema,
     /// The base network's own output, without gradient (SimSiam).
     Online,
+    /// Another run's network and projector at its full width, in float: it never moves. It has batch statistics of its
+    /// own images, as every network in training has.
+    Frozen,
     /// The output of the full-width network at the drawn bit-widths, without gradient; there are no students. The
     /// "reverse" control of SSQL (spec section 4.5).
     Quantised,

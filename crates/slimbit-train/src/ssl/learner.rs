@@ -6,6 +6,7 @@ use slimbit_nn::{
 };
 
 use super::queue::Queue;
+use super::teacher::Teacher;
 use crate::checkpoint::Checkpoint;
 use crate::config::{
     Algorithm, BatchNorms, Head as StudentHead, Init, Loss, Projector, Target, WidthsConfig,
@@ -28,12 +29,6 @@ pub(crate) struct Learner {
     pub(super) group: Option<GroupReg>,
 }
 
-/// The momentum average of the network and its projector (spec section 3.4).
-pub(super) struct Teacher {
-    pub(super) net: Net,
-    pub(super) projector: Head,
-}
-
 /// What a trained store is part of: its place in a checkpoint, and which penalties it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -54,15 +49,22 @@ impl Part {
 }
 
 /// Where a checkpoint keeps what.
-const HEADS: &str = "heads/";
+pub(super) const HEADS: &str = "heads/";
+/// The projector's name, which its parameters begin with.
+pub(super) const PROJECTOR: &str = "projector";
 const TEACHER_NET: &str = "teacher/net/";
 const TEACHER_HEADS: &str = "teacher/heads/";
 const MOMENTUM: &str = "momentum/";
 const QUEUE: &str = "queue/keys";
 
 impl Learner {
-    /// A network and heads with random parameters, which depend on the seed and their names.
-    pub(crate) fn init(graph: Graph, config: &TrainConfig) -> Result<Self, TrainError> {
+    /// A network and heads with random parameters, which depend on the seed and their names. `frozen` is the teacher
+    /// of a run that has a frozen one.
+    pub(crate) fn init(
+        graph: Graph,
+        config: &TrainConfig,
+        frozen: Option<&Checkpoint>,
+    ) -> Result<Self, TrainError> {
         let device = parse_device("cpu")?.autodiff();
         let init = match config.model.init {
             Init::Uniform => slimbit_nn::Init::KaimingUniform,
@@ -72,30 +74,19 @@ impl Learner {
         if config.model.zero_init_residual {
             net = net.with_zero_residuals();
         }
-        Self::with_net(net, config)
+        Self::with_net(net, config, frozen)
     }
 
-    fn with_net(mut net: Net, config: &TrainConfig) -> Result<Self, TrainError> {
+    fn with_net(
+        mut net: Net,
+        config: &TrainConfig,
+        frozen: Option<&Checkpoint>,
+    ) -> Result<Self, TrainError> {
         let (heads, objective, seed) = (&config.heads, &config.objective, config.seed);
         net.detach_weight_scales(objective.bits.detach_scales);
         if config.model.batch_norm == BatchNorms::Switchable {
             net = net.with_switched_norms(&listed(&objective.widths)?)?;
         }
-        let features = net
-            .graph()
-            .output_shape("features", Width::FULL)?
-            .channels();
-        let projector = match (heads.projector, heads.final_norm) {
-            (Projector::Mlp3, true) => {
-                HeadSpec::normalised_projector(features, heads.hidden, heads.dim)
-            }
-            (Projector::Mlp3, false) => {
-                let middle_bias = objective.base_loss == Loss::InfoNce;
-                HeadSpec::projector(features, heads.hidden, heads.dim, middle_bias)
-            }
-            (Projector::Mlp2, _) => HeadSpec::plain_projector(features, heads.hidden, heads.dim),
-            (Projector::Linear, _) => HeadSpec::classifier(features, heads.dim),
-        };
         let device = net.store().device().clone();
         let head = |name, spec| Head::init(name, spec, seed, &device);
         let hidden = match heads.predictor_hidden {
@@ -107,7 +98,7 @@ impl Learner {
                 .then(|| head(name, HeadSpec::predictor(heads.dim, hidden)))
                 .transpose()
         };
-        let projector = head("projector", projector)?;
+        let projector = head(PROJECTOR, projector_of(net.graph(), config)?)?;
         let channels: Vec<usize> = objective
             .maps
             .iter()
@@ -115,15 +106,20 @@ impl Learner {
             .collect::<Result<_, _>>()?;
         let maps = (objective.map_weight > 0.0)
             .then(|| MapProjector::init("map", &channels, seed, &device));
-        let queues = [objective.base_loss, objective.student_loss].contains(&Loss::Moco);
+        let teacher = match objective.target {
+            Target::Ema => Some(Teacher::following(&net, &projector)),
+            Target::Frozen => {
+                let checkpoint = frozen.expect("found, or kept, before the learner is made");
+                Some(Teacher::frozen(checkpoint, config)?)
+            }
+            Target::Online | Target::Quantised => None,
+        };
+        let queues = matches!(objective.base_loss, Loss::Moco | Loss::Seed);
         let mut learner = Self {
             predictor: predictor(objective.base_loss == Loss::Cosine, "predictor")?,
             auxiliary: predictor(objective.head == StudentHead::Auxiliary, "auxiliary")?,
             maps: maps.transpose()?,
-            teacher: (objective.target == Target::Ema).then(|| Teacher {
-                net: net.teacher(),
-                projector: projector.teacher(),
-            }),
+            teacher,
             queue: queues.then(|| Queue::init(objective.queue, heads.dim, seed)),
             group: group_reg(config),
             sgd: Sgd::new(0.0, 0.0, &[]),
@@ -182,7 +178,7 @@ impl Learner {
         for (part, store) in self.parts() {
             put(part.place(), store);
         }
-        if let Some(teacher) = &self.teacher {
+        if let Some(teacher) = self.teacher.as_ref().filter(|teacher| teacher.moves()) {
             put(TEACHER_NET, teacher.net.store());
             put(TEACHER_HEADS, teacher.projector.store());
         }
@@ -204,14 +200,15 @@ impl Learner {
     pub(crate) fn from_checkpoint(
         checkpoint: &Checkpoint,
         config: &TrainConfig,
+        frozen: Option<&Checkpoint>,
     ) -> Result<Self, TrainError> {
-        let mut learner = Self::init(checkpoint.graph.clone(), config)?;
+        let mut learner = Self::init(checkpoint.graph.clone(), config, frozen)?;
         let parts = learner.trained_parts();
         let (_, stores) = learner.descent();
         for (part, store) in parts.into_iter().zip(stores) {
             load(store, &params(checkpoint, part.place()))?;
         }
-        if let Some(teacher) = &mut learner.teacher {
+        if let Some(teacher) = learner.teacher.as_mut().filter(|teacher| teacher.moves()) {
             load(teacher.net.store_mut(), &params(checkpoint, TEACHER_NET))?;
             load(
                 teacher.projector.store_mut(),
@@ -280,6 +277,23 @@ impl Learner {
     }
 }
 
+/// The projector of a network with the settings that it was trained with.
+pub(super) fn projector_of(graph: &Graph, config: &TrainConfig) -> Result<HeadSpec, TrainError> {
+    let heads = &config.heads;
+    let features = graph.output_shape("features", Width::FULL)?.channels();
+    Ok(match (heads.projector, heads.final_norm) {
+        (Projector::Mlp3, true) => {
+            HeadSpec::normalised_projector(features, heads.hidden, heads.dim)
+        }
+        (Projector::Mlp3, false) => {
+            let middle_bias = config.objective.base_loss == Loss::InfoNce;
+            HeadSpec::projector(features, heads.hidden, heads.dim, middle_bias)
+        }
+        (Projector::Mlp2, _) => HeadSpec::plain_projector(features, heads.hidden, heads.dim),
+        (Projector::Linear, _) => HeadSpec::classifier(features, heads.dim),
+    })
+}
+
 /// The widths that are trained in every iteration.
 fn listed(widths: &WidthsConfig) -> Result<Vec<Width>, TrainError> {
     let width = |&w: &f64| Width::new(w).map_err(TrainError::from);
@@ -313,7 +327,7 @@ fn group_reg(config: &TrainConfig) -> Option<GroupReg> {
     })
 }
 
-fn params(checkpoint: &Checkpoint, prefix: &str) -> Params {
+pub(super) fn params(checkpoint: &Checkpoint, prefix: &str) -> Params {
     let part = checkpoint.part(prefix);
     Params(
         part.map(|(name, array)| (name.to_owned(), array.clone()))
@@ -321,7 +335,7 @@ fn params(checkpoint: &Checkpoint, prefix: &str) -> Params {
     )
 }
 
-fn load(store: &mut ParamStore, params: &Params) -> Result<(), NnError> {
+pub(super) fn load(store: &mut ParamStore, params: &Params) -> Result<(), NnError> {
     let device = store.device().clone();
     *store = ParamStore::from_params(store.specs().to_vec(), params, &device)?;
     Ok(())

@@ -8,7 +8,9 @@ mod objective;
 mod queue;
 mod sampling;
 mod step;
+mod teacher;
 
 pub(crate) use learner::Learner;
 pub use sampling::{BitPair, Networks, Student};
 pub(crate) use step::Moment;
+pub(crate) use teacher::find_frozen;

@@ -72,7 +72,7 @@ pub(super) fn views_of(objective: &ObjectiveConfig) -> [std::ops::Range<usize>; 
     match objective.base_loss {
         Loss::Cosine | Loss::InfoNce => [0..2, 0..2],
         Loss::Moco => [0..1, 1..2],
-        Loss::CrossEntropy => [0..1, 0..1],
+        Loss::Seed | Loss::CrossEntropy => [0..1, 0..1],
     }
 }
 
@@ -166,11 +166,17 @@ impl Learner {
         let loss = match loss {
             Loss::Cosine => losses::cosine(both(predictions), both(targets)),
             Loss::InfoNce => losses::info_nce(both(predictions), both(targets), temperature),
-            Loss::Moco => {
+            Loss::Moco | Loss::Seed => {
                 let (query, key) = (predictions[0].clone(), targets[0].clone());
-                let device = key.device();
-                let queue = self.queue.as_ref().expect("made where the loss is MoCo's");
-                losses::moco(query, key, queue.tensor(&device), temperature)
+                let queue = self.queue.as_ref().expect("made where a loss has one");
+                let queue = queue.tensor(&key.device());
+                match loss {
+                    Loss::Seed => {
+                        let temperatures = [temperature, objective.teacher_temperature];
+                        losses::seed(query, key, queue, temperatures)
+                    }
+                    _ => losses::moco(query, key, queue, temperature),
+                }
             }
             Loss::CrossEntropy => unreachable!("has labels or answers, not embeddings"),
         };

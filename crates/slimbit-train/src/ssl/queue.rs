@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use slimbit_graph::Array;
 
-/// MoCo's queue: the most recent targets, of unit length, as negatives (spec section 4.5, variants).
+/// The queue of MoCo and SEED: the most recent targets, of unit length, as negatives (spec section 4.5, variants).
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     keys: Vec<f32>,

@@ -59,7 +59,7 @@ impl Learner {
         let mut chunks = self.chunks(views, classes, config.micro_batch);
         let students = match objective.target {
             Target::Quantised => &[][..],
-            Target::Ema | Target::Online => &drawn.students,
+            Target::Ema | Target::Online | Target::Frozen => &drawn.students,
         };
         let (base_share, student_share) = shares(objective, students.len());
         let mut descent = Descent {
@@ -135,7 +135,7 @@ impl Learner {
     }
 
     fn move_teacher(&mut self, ema: f64) -> Result<(), NnError> {
-        let Some(teacher) = &mut self.teacher else {
+        let Some(teacher) = self.teacher.as_mut().filter(|teacher| teacher.moves()) else {
             return Ok(());
         };
         ema_update(teacher.net.store_mut(), self.net.store(), ema)?;
@@ -169,11 +169,12 @@ impl Learner {
             z: vec![],
             maps: vec![],
         };
+        let mode = Mode::float(teacher.frozen_at.unwrap_or(width));
         for images in &chunk.images[seen] {
             let (outputs, maps) =
                 teacher
                     .net
-                    .forward_tapped(images, &Mode::float(width), None, &objective.maps)?;
+                    .forward_tapped(images, &mode, None, &objective.maps)?;
             targets
                 .z
                 .push(teacher.projector.forward(outputs.vector("features")?)?);

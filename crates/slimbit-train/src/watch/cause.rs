@@ -18,7 +18,7 @@ pub(super) fn of(config: &TrainConfig, kind: Kind, watch: &Watch, lr: f64) -> Ve
     if base_is_well {
         students(config, kind, &mut causes);
     }
-    let relative = |loss| matches!(loss, Loss::InfoNce | Loss::Moco | Loss::CrossEntropy);
+    let relative = |loss| loss != Loss::Cosine;
     if !relative(objective.base_loss) && objective.target == Target::Online {
         causes.push(
             "G1: the base's cosine loss has a target that moves with the weights; write base_loss = \"infonce\", or \
@@ -51,10 +51,9 @@ pub(super) fn of(config: &TrainConfig, kind: Kind, watch: &Watch, lr: f64) -> Ve
             }
         ));
     }
-    let usual = if relative(objective.base_loss) {
-        0.5
-    } else {
-        0.05
+    let usual = match objective.base_loss {
+        Loss::Cosine | Loss::Seed => 0.05,
+        Loss::InfoNce | Loss::Moco | Loss::CrossEntropy => 0.5,
     };
     let published = usual * config.batch as f64 / 512.0;
     if config.optim.lr > 4.0 * published {

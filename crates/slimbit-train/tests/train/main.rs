@@ -2,6 +2,7 @@
 
 mod config_fuzz;
 mod finetune;
+mod frozen;
 mod methods;
 mod resume;
 mod step;

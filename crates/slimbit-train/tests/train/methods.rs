@@ -46,6 +46,9 @@ fn every_method_moves_the_network_and_its_measures_are_finite() {
         "switchable/resnet18-cifar100-simsiam",
         "ssql/resnet18-cifar10-moco",
         "ssql/reverse-resnet18-cifar10",
+        "seed/resnet18-cifar100",
+        "seed/resnet18-cifar100-mse",
+        "seed/resnet18-cifar100-simclr",
     ] {
         let (trainer, _folder) = trained(recipe, |config| {
             config.objective.queue = 24;
@@ -76,7 +79,7 @@ fn every_method_moves_the_network_and_its_measures_are_finite() {
             let expected: &[f64] = match recipe.split_once('/').unwrap().0 {
                 "individual" => &[0.25],
                 "switchable" => &[1.0, 0.75, 0.5, 0.25],
-                "byol" | "simsiam" | "simclr" | "moco" => &[1.0],
+                "byol" | "simsiam" | "simclr" | "moco" | "seed" => &[1.0],
                 "ssql" if recipe.contains("reverse") => &[1.0],
                 "ssql" => &[1.0, 1.0],
                 _ => continue,

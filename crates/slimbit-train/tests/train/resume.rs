@@ -12,6 +12,7 @@ fn stopping_anywhere_changes_no_bit() {
         "combined/resnet18-cifar10",
         "us3l/resnet18-cifar100",
         "ssql/resnet18-cifar10",
+        "seed/resnet18-cifar100",
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(recipe, images(folder.path()));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use slimbit_data::Preprocess;
 use slimbit_graph::{Activation, Channels, Graph, GraphBuilder};
-use slimbit_train::config::Pace;
+use slimbit_train::config::{Pace, Target};
 use slimbit_train::{Checkpoint, Event, Outcome, TrainConfig, Trainer};
 
 /// Iterations of the run: two epochs of three batches.
@@ -45,9 +45,29 @@ fn preprocess() -> Preprocess {
     }
 }
 
-/// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration.
+/// A finished run beside the images, of a network unlike [`network`].
+pub(crate) fn finished(recipe: &str, data: &Path) -> PathBuf {
+    let path = data.join(recipe.replace('/', "-"));
+    let mut config = config(recipe, data.to_owned());
+    config.heads.hidden = 24;
+    let mut b = GraphBuilder::new("teacher");
+    let x = b.input(1, 8, 8);
+    let x = b.conv_bn_relu("only", x, Channels::slim(32), 3, 2);
+    let x = b.global_avg_pool("pool", x);
+    let graph = b.finish(&[("features", x)]).unwrap();
+    let mut trainer = Trainer::with_graph(config, graph, &path).unwrap();
+    assert_eq!(run_until(&mut trainer, u64::MAX), Outcome::Finished);
+    path
+}
+
+/// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration. Where it has a frozen
+/// teacher, that is [`finished`] first.
 pub(crate) fn config(recipe: &str, data: PathBuf) -> TrainConfig {
     let mut config = TrainConfig::recipe(recipe).unwrap();
+    if config.objective.target == Target::Frozen {
+        config.objective.teacher = finished("simsiam/resnet18-cifar10", &data);
+        config.objective.queue = 20;
+    }
     config.data.path = data;
     config.preprocess = preprocess();
     config.epochs = 2;

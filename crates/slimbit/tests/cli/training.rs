@@ -4,13 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::command::{json, slimbit, succeeds, text};
 use crate::trained::{TINY, trained};
 
+/// Killed in several iterations, at another point of each: what was begun leaves no trace, and iterations after the last
+/// checkpoint are done again.
 #[test]
-fn a_killed_run_resumes_to_the_same_bits() {
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let f = trained();
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
@@ -20,19 +22,27 @@ fn a_killed_run_resumes_to_the_same_bits() {
         text(&f.data),
         "--out",
         text(&run),
-        "run.checkpoint_every=1",
+        "run.checkpoint_every=3",
     ];
     arguments.extend(TINY);
-    let mut child = slimbit(&arguments).stderr(Stdio::null()).spawn().unwrap();
     let lines =
         || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-    while lines() < 3 && child.try_wait().unwrap().is_none() {
-        sleep(Duration::from_millis(5));
+    for (iterations, share) in [(2, 0.9), (6, 0.2), (9, 0.4), (12, 0.7)] {
+        let mut child = slimbit(&arguments).stderr(Stdio::null()).spawn().unwrap();
+        let (mut seen, mut last, mut iteration) = (lines(), Instant::now(), Duration::ZERO);
+        while seen < iterations && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+            if lines() > seen {
+                (seen, iteration, last) = (lines(), last.elapsed(), Instant::now());
+            }
+        }
+        sleep(iteration.mul_f64(share));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(lines() < 16, "the run ended before it could be killed");
+        arguments = vec!["pretrain", "--resume", text(&run)];
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(lines() < 16, "the run ended before it could be killed");
-    succeeds(&["pretrain", "--resume", text(&run)]);
+    succeeds(&arguments);
     let weights = |run: &Path| {
         let (dir, config) = slimbit::train::RunDir::open(run).unwrap();
         dir.checkpoints(config.run.keep)
