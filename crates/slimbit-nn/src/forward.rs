@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range as Span;
 
 use burn::tensor::module::{avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
@@ -46,35 +47,65 @@ impl<'a> Forward<'a> {
         images: &Tensor<4>,
         visit: &mut dyn FnMut(&Stage, &Value),
     ) -> Result<Outputs, NnError> {
-        if let Some(observer) = &mut self.observer {
-            observer.pass();
-        }
-        let net = self.net;
+        let mut values = vec![None; self.net.stages().len()];
+        values[0] = Some(self.input(images));
         let mut outputs = Outputs::default();
-        let mut values: Vec<Option<Value>> = vec![None; net.stages().len()];
-        let last_use = last_use(net.stages());
-        for (index, stage) in net.stages().iter().enumerate() {
-            let operands: Vec<Value> = stage
-                .inputs
-                .iter()
-                .filter_map(|&i| match last_use[i] == index && stage.inputs.len() == 1 {
-                    true => values[i].take(),
-                    false => values[i].clone(),
-                })
-                .collect();
-            let value = match stage.kind {
-                StageKind::Input => Value::Map(net.store().adopt(images.clone())),
-                _ => {
-                    let value = self.compute(stage, operands)?;
-                    self.round(stage, value)?
-                }
-            };
-            visit(stage, &value);
+        let net = self.net;
+        self.run_stages(0..values.len(), &mut values, &mut |stage, value| {
+            visit(stage, value);
             for (name, id) in net.graph().outputs() {
                 if *id == stage.node {
                     outputs.0.insert(name.clone(), value.clone());
                 }
             }
+        })?;
+        Ok(outputs)
+    }
+
+    /// What the first stage gives: the images. With this a pass begins.
+    pub(crate) fn input(&mut self, images: &Tensor<4>) -> Value {
+        if let Some(observer) = &mut self.observer {
+            observer.pass();
+        }
+        Value::Map(self.net.store().adopt(images.clone()))
+    }
+
+    /// Runs consecutive stages that read nothing but each other and the stage before them, which
+    /// gave `input`; gives what the last of them does.
+    pub(crate) fn run_part(&mut self, part: Span<usize>, input: Value) -> Result<Value, NnError> {
+        let mut values = vec![None; self.net.stages().len()];
+        values[part.start - 1] = Some(input);
+        let last = part.end - 1;
+        self.run_stages(part, &mut values, &mut |_, _| {})?;
+        Ok(values[last].take().expect("the part's last stage was run"))
+    }
+
+    /// Runs stages that have no value yet, and drops values after their last use.
+    fn run_stages(
+        &mut self,
+        range: Span<usize>,
+        values: &mut [Option<Value>],
+        visit: &mut dyn FnMut(&Stage, &Value),
+    ) -> Result<(), NnError> {
+        let stages = self.net.stages();
+        let last_use = last_use(stages);
+        for index in range {
+            let stage = &stages[index];
+            let value = match values[index].take() {
+                Some(given) => given,
+                None => {
+                    let operands = stage.inputs.iter();
+                    let operands = operands
+                        .filter_map(|&i| match last_use[i] == index && stage.inputs.len() == 1 {
+                            true => values[i].take(),
+                            false => values[i].clone(),
+                        })
+                        .collect();
+                    let value = self.compute(stage, operands)?;
+                    self.round(stage, value)?
+                }
+            };
+            visit(stage, &value);
             values[index] = Some(value);
             for &input in &stage.inputs {
                 if last_use[input] == index {
@@ -82,7 +113,7 @@ impl<'a> Forward<'a> {
                 }
             }
         }
-        Ok(outputs)
+        Ok(())
     }
 
     pub(crate) fn compute(

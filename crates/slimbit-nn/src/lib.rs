@@ -44,6 +44,7 @@ mod observer;
 pub mod ops;
 mod optim;
 mod params;
+mod recompute;
 mod stagewise;
 mod value;
 
@@ -61,4 +62,5 @@ pub use net::Net;
 pub use observer::{Averaging, Observer};
 pub use optim::{Penalty, Sgd};
 pub use params::{ParamStore, WeightRounding};
+pub use recompute::Recomputed;
 pub use value::{Outputs, Value};

@@ -181,6 +181,14 @@ impl Net {
         }
     }
 
+    /// The same network with constant parameters, which convolves as in training.
+    pub(crate) fn without_tape(&self) -> Self {
+        Self {
+            teaches: true,
+            ..self.frozen()
+        }
+    }
+
     fn with_store(&self, params: ParamStore) -> Self {
         Self {
             graph: self.graph.clone(),

@@ -79,8 +79,9 @@ impl Sgd {
         self
     }
 
-    /// One step at learning rate `lr`, on the sum of `grads` (one backward pass each). Gives the
-    /// global L2 norm of that sum, the penalty's part included, before clipping.
+    /// One step at learning rate `lr`, on the sum of `grads`: of each loss, the gradients of its
+    /// backward pass, or of the parts that it was cut into. Gives the global L2 norm of that sum,
+    /// the penalty's part included, before clipping.
     ///
     /// # Errors
     /// [`NnError::Mode`] where the stores are not as many as the optimiser was made for.
@@ -88,7 +89,7 @@ impl Sgd {
         &mut self,
         lr: f64,
         stores: &mut [&mut ParamStore],
-        grads: &mut [Gradients],
+        grads: &mut [Vec<Gradients>],
         penalty: Penalty<'_>,
     ) -> Result<f64, NnError> {
         if stores.len() != self.velocity.len() {
@@ -209,13 +210,17 @@ impl Sgd {
 fn gradient_of(
     store: &ParamStore,
     (s, i): (usize, usize),
-    grads: &mut [Gradients],
+    grads: &mut [Vec<Gradients>],
     penalty: Penalty<'_>,
 ) -> Option<Tensor<1>> {
     let leaf = &store.values()[i];
     let gradient = grads
         .iter_mut()
-        .filter_map(|grads| leaf.grad_remove(grads))
+        .filter_map(|parts| {
+            let parts = parts.iter_mut();
+            let found = parts.filter_map(|part| leaf.grad_remove(part));
+            found.reduce(|sum, gradient| sum + gradient)
+        })
         .reduce(|sum, gradient| sum + gradient);
     match penalty {
         Penalty::Groups { reg, epoch, stores } if stores.get(s).copied().unwrap_or(false) => {

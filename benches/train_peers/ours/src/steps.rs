@@ -151,7 +151,7 @@ impl Learner {
         let images = self.labels.dims()[0] as f64;
         let loss = (likelihoods * self.labels.clone().autodiff()).sum() / -images;
         let value = scalar(&loss);
-        self.descend(&mut [loss.backward()])?;
+        self.descend(&mut [vec![loss.backward()]])?;
         Ok(vec![value])
     }
 
@@ -195,7 +195,7 @@ impl Learner {
         let predictions = [predict(&self.views[0])?, predict(&self.views[1])?];
         let loss = losses::cosine(predictions, targets);
         values.push(scalar(&loss));
-        gradients.push((loss * 0.5).backward());
+        gradients.push(vec![(loss * 0.5).backward()]);
         self.descend(&mut gradients)?;
         Ok(values)
     }
@@ -230,7 +230,7 @@ impl Learner {
             };
             let loss = self.us3l_loss(&mode, targets.clone())?;
             values.push(scalar(&loss));
-            self.descend(&mut [loss.backward()])?;
+            self.descend(&mut [vec![loss.backward()]])?;
         }
         Ok(values)
     }
@@ -256,7 +256,7 @@ impl Learner {
         Ok(losses::cosine(predictions, targets))
     }
 
-    fn descend(&mut self, gradients: &mut [Gradients]) -> Result<()> {
+    fn descend(&mut self, gradients: &mut [Vec<Gradients>]) -> Result<()> {
         let mut stores = vec![self.net.store_mut()];
         match &mut self.step {
             Step::Supervised => {}

@@ -5,5 +5,6 @@ mod determinism;
 mod losses;
 mod networks;
 mod quantisation;
+mod recompute;
 mod slices;
 mod training;

@@ -31,7 +31,7 @@ fn golden_trace_of_sliced_sgd() {
     for (active, wanted) in trace {
         let loss = store.block::<1>("theta", [active]).unwrap().sum();
         let grads = loss.backward();
-        sgd.step(0.1, &mut [&mut store], &mut [grads], Penalty::None)
+        sgd.step(0.1, &mut [&mut store], &mut [vec![grads]], Penalty::None)
             .unwrap();
         for (got, wanted) in to_vec(&store.values()[0]).iter().zip(wanted) {
             assert!((got - wanted).abs() < 2e-6, "{got} {wanted}");
@@ -48,7 +48,8 @@ fn rates_scale_the_step_of_single_parameters_and_zero_freezes() {
     let sum = |store: &ParamStore| store.block::<1>("theta", [2]).unwrap().sum();
     let grads = (sum(&fast) + sum(&slow) + sum(&frozen)).backward();
     let stores = &mut [&mut fast, &mut slow, &mut frozen];
-    sgd.step(0.1, stores, &mut [grads], Penalty::None).unwrap();
+    sgd.step(0.1, stores, &mut [vec![grads]], Penalty::None)
+        .unwrap();
     for (store, wanted) in [(&fast, 0.899), (&slow, 0.9495), (&frozen, 1.0)] {
         assert!((to_vec(&store.values()[0])[0] - wanted).abs() < 1e-6);
     }
@@ -75,7 +76,7 @@ fn an_unused_head_rests_until_its_first_gradient_and_coasts_afterwards() {
         sgd.step(
             0.1,
             &mut [&mut used, &mut head],
-            &mut [grads],
+            &mut [vec![grads]],
             Penalty::None,
         )
         .unwrap();
@@ -102,7 +103,8 @@ fn a_restored_optimiser_continues_bit_for_bit() {
             epoch: 7,
             stores: &[true],
         };
-        sgd.step(0.05, &mut [store], &mut [grads], penalty).unwrap();
+        sgd.step(0.05, &mut [store], &mut [vec![grads]], penalty)
+            .unwrap();
     };
     let mut store = pair(&device);
     let mut sgd = Sgd::new(0.9, 0.0, &[&store]);
@@ -177,7 +179,8 @@ fn targets_outlive_the_steps_of_an_iteration() {
         losses.push(loss.clone().into_scalar::<f32>());
         let grads = loss.backward();
         let stores = &mut [net.store_mut(), projector.store_mut(), head.store_mut()];
-        sgd.step(0.05, stores, &mut [grads], Penalty::None).unwrap();
+        sgd.step(0.05, stores, &mut [vec![grads]], Penalty::None)
+            .unwrap();
     }
     assert_eq!(targets.each_ref().map(to_vec), before);
     assert!(losses[3] < losses[2], "{losses:?}");

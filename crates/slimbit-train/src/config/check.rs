@@ -196,6 +196,11 @@ impl TrainConfig {
             "maps are compared across two views, which this base_loss does not see; write 0",
         )?;
         refuse(
+            objective.map_weight > 0.0 && self.gradient_checkpointing,
+            "gradient_checkpointing",
+            "maps that are compared must be kept; write false, or objective.map_weight=0",
+        )?;
+        refuse(
             objective.map_weight > 0.0 && frozen,
             "objective.map_weight",
             "the maps of a frozen teacher may have any shape; write 0",

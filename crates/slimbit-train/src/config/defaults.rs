@@ -17,6 +17,7 @@ impl Default for TrainConfig {
             epochs: 400,
             batch: 512,
             micro_batch: 0,
+            gradient_checkpointing: false,
             workers: 2,
             grid: WeightGrid::Nested,
             data: DataConfig { path: "".into() },

@@ -43,6 +43,9 @@ pub struct TrainConfig {
     /// this many, gradients add up: one device that computes what several compute together (spec 3.15, 15 and 16),
     /// in the memory of one.
     pub micro_batch: usize,
+    /// Keep few of the networks' tensors for the gradients and compute the others again: less memory, about a third
+    /// more time, the same gradients.
+    pub gradient_checkpointing: bool,
     /// Threads that decode and augment. Does not change what is computed.
     pub workers: usize,
     /// How weights become integers; must be the grid that is deployed.

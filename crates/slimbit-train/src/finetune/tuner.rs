@@ -226,7 +226,7 @@ impl FineTuner {
             );
             return Err(TrainError::value("lr", what));
         }
-        let mut gradients = [loss.backward()];
+        let mut gradients = [vec![loss.backward()]];
         self.sgd.step(
             lr,
             &mut [self.net.store_mut()],

@@ -1,7 +1,7 @@
 //! What the networks of an iteration minimise, given what they and their teacher make of the views.
 
 use burn::tensor::{Int, Tensor};
-use slimbit_nn::{NnError, losses};
+use slimbit_nn::{NnError, Recomputed, losses};
 
 use super::learner::Learner;
 use crate::config::{Head, Loss, ObjectiveConfig};
@@ -11,13 +11,15 @@ use crate::run_dir::RoundingError;
 pub(super) type Views<const D: usize> = Vec<Tensor<D>>;
 
 /// What a network makes of the views.
-pub(super) struct Embedding {
+pub(super) struct Embedding<'a> {
     /// Backbone features `[batch, channels]` of the first view.
     pub(super) features: Tensor<2>,
     /// Projections `[batch, dim]`.
     pub(super) z: Views<2>,
     /// Intermediate maps of every view.
     pub(super) maps: Vec<Views<4>>,
+    /// The passes that gave the features, where those are to be computed again for the gradients.
+    pub(super) passes: Vec<Recomputed<'a>>,
 }
 
 /// What a network is to agree with. Carries no gradient.
@@ -27,7 +29,7 @@ pub(super) struct Targets {
     pub(super) maps: Vec<Views<4>>,
 }
 
-impl Embedding {
+impl Embedding<'_> {
     pub(super) fn detached(&self) -> Targets {
         let constant = |z: &Tensor<2>| z.clone().without_autodiff();
         let constants = |maps: &Views<4>| {
@@ -115,7 +117,7 @@ impl Learner {
     pub(super) fn student_loss(
         &self,
         objective: &ObjectiveConfig,
-        seen: &Embedding,
+        seen: &Embedding<'_>,
         targets: &Targets,
     ) -> Result<Scored, NnError> {
         let head = match objective.head {

@@ -4,8 +4,8 @@ use burn::tensor::{Gradients, Int, Tensor, TensorData};
 use slimbit_data::ViewBatch;
 use slimbit_graph::Width;
 use slimbit_nn::{
-    Averaging, Bits, Mode, NnError, NormMode, Observer, Penalty, Quantisation, effective_rank,
-    ema_update, feature_std,
+    Averaging, Bits, Mode, NnError, NormMode, Observer, Penalty, Quantisation, Recomputed,
+    effective_rank, ema_update, feature_std,
 };
 
 use super::learner::{Learner, Part};
@@ -77,9 +77,10 @@ impl Learner {
         };
         let mut measured = Measured::default();
         for chunk in &mut chunks {
-            let (scored, features) = self.base_pass(config, drawn, chunk)?;
-            descent.take(base, &scored, base_share / measured.over(views.n, chunk))?;
-            measured.add(&scored, &features, None);
+            let share = base_share / measured.over(views.n, chunk);
+            let (scored, seen) = self.base_pass(config, drawn, chunk)?;
+            descent.take(base, &scored, seen.passes, share)?;
+            measured.add(&scored, &seen.features, None);
         }
         descent.close(self, base, &measured)?;
 
@@ -93,11 +94,8 @@ impl Learner {
             let mut measured = Measured::default();
             for chunk in &chunks {
                 let (scored, seen) = self.student_pass(config, student, chunk)?;
-                descent.take(
-                    student,
-                    &scored,
-                    student_share / measured.over(views.n, chunk),
-                )?;
+                let share = student_share / measured.over(views.n, chunk);
+                descent.take(student, &scored, seen.passes, share)?;
                 let rounded = student.bits.is_some() && student.width == drawn.base;
                 let error = rounded.then(|| rounding_error(&chunk.base, &seen.z));
                 measured.add(&scored, &seen.features, error);
@@ -188,17 +186,11 @@ impl Learner {
         config: &TrainConfig,
         drawn: &Networks,
         chunk: &mut Chunk,
-    ) -> Result<(Scored, Tensor<2>), NnError> {
+    ) -> Result<(Scored, Embedding<'_>), NnError> {
         let objective = &config.objective;
         chunk.observer = observes(objective, drawn).then(|| Observer::new(Averaging::Cumulative));
         let mode = Mode::float(drawn.base);
-        let seen = self.embed(
-            objective,
-            &chunk.images,
-            &mode,
-            chunk.observer.as_mut(),
-            None,
-        )?;
+        let seen = self.embed(config, &chunk.images, &mode, chunk.observer.as_mut(), None)?;
         let targets = match (objective.target, &drawn.students[..]) {
             (Target::Quantised, [student, ..]) => {
                 self.embed_student(config, *student, chunk)?.detached()
@@ -210,17 +202,17 @@ impl Learner {
         };
         let classes = chunk.classes.as_ref();
         chunk.base = seen.detached().z;
-        let scored = self.base_loss(objective, seen.z, &targets, classes)?;
+        let scored = self.base_loss(objective, seen.z.clone(), &targets, classes)?;
         chunk.targets = Some(targets);
-        Ok((scored, seen.features))
+        Ok((scored, seen))
     }
 
-    fn student_pass(
-        &self,
+    fn student_pass<'a>(
+        &'a self,
         config: &TrainConfig,
         student: Student,
-        chunk: &Chunk,
-    ) -> Result<(Scored, Embedding), NnError> {
+        chunk: &'a Chunk,
+    ) -> Result<(Scored, Embedding<'a>), NnError> {
         let objective = &config.objective;
         let seen = self.embed_student(config, student, chunk)?;
         let scored = match objective.student_target {
@@ -245,44 +237,53 @@ impl Learner {
 
     /// Each view in a pass of its own, so that each has its own batch statistics. With `rounding`, the projector's
     /// weights are rounded to 8 bits on its grid.
-    fn embed(
-        &self,
-        objective: &ObjectiveConfig,
+    fn embed<'a>(
+        &'a self,
+        config: &TrainConfig,
         images: &Views<4>,
-        mode: &Mode<'_>,
+        mode: &Mode<'a>,
         mut observer: Option<&mut Observer>,
         rounding: Option<slimbit_num::WeightGrid>,
-    ) -> Result<Embedding, NnError> {
+    ) -> Result<Embedding<'a>, NnError> {
+        let objective = &config.objective;
         let [looked_at, _] = views_of(objective);
         let mut first = None;
-        let (mut z, mut maps) = (vec![], vec![]);
+        let (mut z, mut maps, mut passes) = (vec![], vec![], vec![]);
         for images in &images[looked_at] {
-            let (outputs, tapped) =
-                self.net
-                    .forward_tapped(images, mode, observer.as_deref_mut(), &objective.maps)?;
-            let features = outputs.vector("features")?;
+            let observer = observer.as_deref_mut();
+            let features = if config.gradient_checkpointing {
+                let pass = self.net.forward_recomputed(images, mode, observer)?;
+                let features = pass.features();
+                passes.push(pass);
+                features
+            } else {
+                let taps = &objective.maps;
+                let (outputs, tapped) = self.net.forward_tapped(images, mode, observer, taps)?;
+                maps.push(tapped);
+                outputs.vector("features")?
+            };
             first.get_or_insert_with(|| features.clone());
             z.push(match rounding {
                 Some(grid) => self.projector.forward_quantised(features, grid)?,
                 None => self.projector.forward(features)?,
             });
-            maps.push(tapped);
         }
         Ok(Embedding {
             features: first.expect("every objective looks at a view"),
             z,
             maps,
+            passes,
         })
     }
 
     /// A student rounds on the grid that is deployed. Its activation ranges are those that the base's float pass
     /// measured, where there is such a pass of its width, or those of each tensor itself (spec section 5.4).
-    fn embed_student(
-        &self,
+    fn embed_student<'a>(
+        &'a self,
         config: &TrainConfig,
         student: Student,
-        chunk: &Chunk,
-    ) -> Result<Embedding, NnError> {
+        chunk: &'a Chunk,
+    ) -> Result<Embedding<'a>, NnError> {
         let grid = config.grid;
         let at_base = student.width.get() == config.objective.widths.max;
         let quant = match student.bits {
@@ -309,7 +310,7 @@ impl Learner {
         };
         let rounds = student.bits.is_some() && config.heads.eight_bit_projector;
         let rounding = rounds.then_some(grid);
-        self.embed(&config.objective, &chunk.images, &mode, None, rounding)
+        self.embed(config, &chunk.images, &mode, None, rounding)
     }
 
     /// Puts an iteration's targets into the queue, where there is one.
@@ -384,13 +385,19 @@ impl Measured {
 struct Descent {
     moment: Moment,
     update: Update,
-    pending: Vec<Gradients>,
+    pending: Vec<Vec<Gradients>>,
     records: Vec<NetworkRecord>,
 }
 
 impl Descent {
-    /// Takes the gradient of a part of one network's loss.
-    fn take(&mut self, network: Student, scored: &Scored, share: f64) -> Result<(), TrainError> {
+    /// Takes the gradient of a part of one network's loss, and that of the passes behind it.
+    fn take(
+        &mut self,
+        network: Student,
+        scored: &Scored,
+        passes: Vec<Recomputed<'_>>,
+        share: f64,
+    ) -> Result<(), TrainError> {
         let value: f32 = scored.loss.clone().without_autodiff().into_scalar();
         if !value.is_finite() {
             return Err(TrainError::NotFinite {
@@ -400,7 +407,13 @@ impl Descent {
                 what: format!("the loss is {value}"),
             });
         }
-        self.pending.push((scored.loss.clone() * share).backward());
+        let mut gradients = (scored.loss.clone() * share).backward();
+        let mut parts = Vec::new();
+        for pass in passes {
+            parts.extend(pass.backward(&mut gradients)?);
+        }
+        parts.push(gradients);
+        self.pending.push(parts);
         Ok(())
     }
 

@@ -180,6 +180,24 @@ fn micro_batches_add_up() {
     );
 }
 
+/// What is computed again is what was there before.
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    for recipe in [
+        "combined/resnet18-cifar10",
+        "ssql/resnet18-cifar10",
+        "us3l/resnet18-cifar100",
+        "moco/resnet18-cifar10",
+    ] {
+        let [kept, again] = [false, true].map(|on| {
+            let (trainer, _folder) = trained(recipe, |c| c.gradient_checkpointing = on);
+            trainer.checkpoint()
+        });
+        let same = bits(&kept) == bits(&again);
+        assert!(same, "{recipe}");
+    }
+}
+
 #[test]
 fn maps_are_distilled_through_their_own_projections() {
     let (trainer, _folder) = trained("us3l/resnet18-cifar100", |config| {
