@@ -174,7 +174,7 @@ impl Learner {
         let predictions = [predictor.forward(first)?, predictor.forward(second)?];
         let loss = losses::cosine(predictions, targets.clone());
         let mut values = vec![scalar(&loss)];
-        let mut gradients = vec![(loss * 0.5).backward()];
+        let mut gradients = vec![vec![(loss * 0.5).backward()]];
 
         let quantised = Mode {
             quant: Quantisation::Ranges {
