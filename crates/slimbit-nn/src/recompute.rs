@@ -93,12 +93,13 @@ impl Recomputed<'_> {
             let input = if index > 0 { input.leaf() } else { input };
             let output = Forward::new(self.net, &self.mode, None)?.run_part(part, input.clone())?;
             let mut gradients = output.product(slope).backward();
-            slope = match &input {
+            let next = match &input {
                 Value::Map(x) => x.grad_remove(&mut gradients).map(Value::Map),
                 Value::Vector(x) => x.grad_remove(&mut gradients).map(Value::Vector),
-            }
-            .unwrap_or_else(|| input.clone());
+            };
             of_parts.push(gradients);
+            let Some(next) = next else { break };
+            slope = next;
         }
         Ok(of_parts)
     }

@@ -27,6 +27,9 @@ pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
 
 /// `count` zeros, written by all threads: on large maps a pass like any other.
 pub(super) fn zeros(count: usize) -> Vec<f32> {
+    if count <= ZEROS {
+        return vec![0.0; count];
+    }
     let zeros = rayon::iter::repeat_n(0.0, count);
     zeros.with_min_len(ZEROS).collect()
 }
