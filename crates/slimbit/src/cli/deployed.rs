@@ -1,0 +1,139 @@
+//! Arguments of what is done with a `.slim` file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use slimbit_graph::Point;
+
+use super::at_least_one;
+
+/// Arguments of `inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Prove again, for every channel of every point, that the integers give the same codes as the
+    /// batch-norm they replace, for every accumulator, and that nothing can overflow.
+    #[arg(long)]
+    pub prove: bool,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Images to compare on.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// How many images.
+    #[arg(long, default_value_t = 16)]
+    pub limit: usize,
+    /// Run directory the file was exported from: adds the training-side simulation.
+    #[arg(long)]
+    pub run: Option<PathBuf>,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// The float network: ONNX, or as `slimbit import` writes it.
+    pub reference: PathBuf,
+    /// The .slim file.
+    pub model: PathBuf,
+    /// Images to compare on; of a folder with splits, the test images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The point, of full width; by default the first such in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+    /// How many images, spread evenly over the folder.
+    #[arg(long, default_value_t = 16)]
+    pub limit: usize,
+    /// Signal-to-noise ratio of a stage, in dB, below which the networks have parted.
+    #[arg(long, value_name = "DB", default_value_t = 20.0)]
+    pub threshold: f64,
+    /// Fold scales between layers of the float network first, as `quantize --equalise` does.
+    #[arg(long)]
+    pub equalise: bool,
+    /// Exit with an error if any stage has a lower ratio than this.
+    #[arg(long, value_name = "DB")]
+    pub fail_below: Option<f64>,
+    /// Show every stage instead of the worst.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON, with every stage.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Image files.
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// The point; by default the first in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+    /// Print JSON, with every output value.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `embed`.
+#[derive(Args, Debug)]
+pub struct EmbedArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The file to write. NAME.npy holds [images, features] in f32, and the images' names go to
+    /// NAME.txt; NAME.parquet holds a row per image with its name, label, class and embedding.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// The point; by default the first in the file.
+    #[arg(long)]
+    pub point: Option<Point>,
+}
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The .slim file.
+    pub file: PathBuf,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Timed runs of each point.
+    #[arg(long, default_value_t = 200, value_parser = at_least_one)]
+    pub repeat: usize,
+    /// Threads that share an inference; with a batch, each runs images of its own.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub threads: usize,
+    /// Images per timed run.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub batch: usize,
+    /// Show where the time of one inference goes, and the fraction of the peak of the processor's
+    /// multiply-accumulate instruction.
+    #[arg(long)]
+    pub per_op: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,127 @@
+//! Arguments of what tells how good points are.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use slimbit_graph::Point;
+use slimbit_train::probe::LabelBudget;
+
+use super::{GridArgs, at_least_one};
+
+/// How features are judged.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// Weighted k-nearest neighbours (k = 200, T = 0.1).
+    Knn,
+    /// A linear classifier on frozen features.
+    Linear,
+    /// The network's own classifier; also on a float network file.
+    Top1,
+}
+
+/// Arguments of `probe`.
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The .slim file; for `--kind top1` also a float network.
+    pub file: PathBuf,
+    /// Labelled images, with train and test parts. `--kind top1` needs no training images; there,
+    /// class folders that are all named by numbers are those classes.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The run directory or float network that the file was made of: adds a row per width with what
+    /// the float network reaches. With `--kind top1`, a network whose answers and features are
+    /// compared.
+    #[arg(long, value_name = "RUN_OR_NETWORK")]
+    pub float: Option<PathBuf>,
+    /// The judge.
+    #[arg(long, value_enum, default_value = "knn")]
+    pub kind: ProbeKind,
+    /// Only these points (repeatable); by default all in the file.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// Use at most this many training images; for `--kind top1`, test images.
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Labels of the training images to use, the same for every point: a share (`1%`, `10%`), a
+    /// number per class (`25`), or `all`. The other training images are not looked at.
+    #[arg(long, default_value = "all")]
+    pub labels: LabelBudget,
+    /// Decides which labels are drawn, and the start and order of the linear classifier's training.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Repeat with this many seeds, from --seed on, and give the mean and the standard deviation.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub seeds: usize,
+    /// How `--kind linear` trains.
+    #[command(flatten)]
+    pub linear: LinearArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a linear classifier trains.
+#[derive(Args, Debug)]
+pub struct LinearArgs {
+    /// With `--kind linear`: passes over the training features; the rate falls to a tenth after 60 %
+    /// and after 80 % of them [default: 100].
+    #[arg(long, value_parser = at_least_one)]
+    pub epochs: Option<usize>,
+    /// With `--kind linear`: learning rate for a batch of 512, scaled in proportion to the batch
+    /// [default: 30].
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// With `--kind linear`: images per step [default: 512].
+    #[arg(long, value_parser = at_least_one)]
+    pub batch: Option<usize>,
+}
+
+/// Arguments of `readiness`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A point's loss is 1 less the mean of two agreements of its features with the float network of full
+width: the share of nearest neighbours that both have, and linear centred kernel alignment. Loss by
+width is that of the float network of the point's width; loss by bits is what is lost against it.
+
+  slimbit readiness runs/first --images photos/              before anything is written
+  slimbit readiness runs/first/model.slim --images photos/   of a file
+  slimbit readiness runs/first/model.slim --images data/ --check data/
+                                                             with labels: does the prediction hold?")]
+pub struct ReadinessArgs {
+    /// A .slim file, or a run directory, which is calibrated in memory.
+    #[arg(value_name = "RUN_OR_SLIM")]
+    pub source: PathBuf,
+    /// Images; labels are not read. Of a folder with splits, the test images are compared and
+    /// batch-norm is estimated on the training images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The run directory or float network that the .slim file was made of; by default the run
+    /// directory in which it lies.
+    #[arg(long, value_name = "RUN_OR_NETWORK")]
+    pub float: Option<PathBuf>,
+    /// Only these points (repeatable); by default all in the file, or the grid.
+    #[arg(long)]
+    pub point: Vec<Point>,
+    /// The points of a run directory.
+    #[command(flatten)]
+    pub grid: GridArgs,
+    /// How many images, spread evenly over the folder.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    pub limit: usize,
+    /// Nearest neighbours of each image.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
+    pub neighbours: usize,
+    /// How many of the images are followed through every stage.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub trace_images: usize,
+    /// Labelled images, with train and test parts: adds every point's kNN accuracy, and the rank
+    /// correlation of the prediction with it.
+    #[arg(long, value_name = "DATA")]
+    pub check: Option<PathBuf>,
+    /// Name the worst stages of every point, not only of those that are not green.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,82 @@
+//! The command line, declared.
+
+mod deployed;
+mod evaluate;
+mod networks;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+pub use deployed::*;
+pub use evaluate::*;
+pub use networks::*;
+pub use train::*;
+
+/// The command line, as `clap` reads it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "slimbit",
+    version,
+    about = "One network, trained once without labels, deployed at any width and bit-width, on integers only, from one file.",
+    after_help = "\
+Start here:
+  slimbit quickstart                                  the whole job on Fashion-MNIST, in minutes
+Then, on your own images:
+  slimbit pretrain --data photos/ --out runs/first    train without labels (Ctrl-C saves, --resume goes on)
+  slimbit export runs/first --images photos/          calibrate every point and write runs/first/model.slim
+  slimbit probe runs/first/model.slim --data photos/  accuracy of every point, on the engine's own features
+  slimbit bench runs/first/model.slim                 latency of every point on this machine
+
+A point is a width and two bit-widths, written `0.5x W4A8`."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log more: -v shows progress of each step, -vv everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train, calibrate, export and measure a small network on Fashion-MNIST.
+    Quickstart(QuickstartArgs),
+    /// Train a slimmable network without labels.
+    Pretrain(PretrainArgs),
+    /// List the training recipes, or print one.
+    Recipes(RecipesArgs),
+    /// Train a classifier on a pre-trained run, and as much of the backbone as you want, with labels.
+    Finetune(FinetuneArgs),
+    /// Read a checkpoint of another library into a float network file.
+    Import(ImportArgs),
+    /// Calibrate a trained network at every point and write one .slim file; with --onnx, write a
+    /// float network or one point of a .slim file as ONNX.
+    Export(ExportArgs),
+    /// Quantise a trained float network at every point, without labels, into one .slim file.
+    Quantize(QuantizeArgs),
+    /// Accuracy of a .slim file's points, on the integer engine's own features or classifier.
+    Probe(ProbeArgs),
+    /// Predict without labels how much every point will lose, and which stages cause it.
+    Readiness(ReadinessArgs),
+    /// What a .slim file holds; with --prove, re-check its arithmetic from the file alone.
+    Inspect(InspectArgs),
+    /// Compare the reference, every SIMD level and the training-side simulation, layer by layer.
+    Verify(VerifyArgs),
+    /// Find the stage at which a .slim file and its float network part, and why.
+    Compare(CompareArgs),
+    /// Run images through one point and print the outputs.
+    Run(RunArgs),
+    /// Write one feature vector per image to a .npy file.
+    Embed(EmbedArgs),
+    /// Latency of a .slim file's points on this machine.
+    Bench(BenchArgs),
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("not a whole number of at least 1".to_owned()),
+    }
+}

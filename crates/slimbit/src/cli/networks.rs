@@ -1,0 +1,269 @@
+//! Arguments of what brings networks in, quantises them and writes files.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use slimbit_data::{Filter, Resize};
+use slimbit_graph::{Point, Width};
+use slimbit_num::WeightGrid;
+use slimbit_quant::{Correction, ValueRule};
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// The checkpoint: safetensors, PyTorch's (.pth, .pt, .th) or ONNX. No code in it is ever run.
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    pub source: Option<PathBuf>,
+    /// The network, by our name, torchvision's or timm's; by default, what the tensors fit.
+    #[arg(long, value_name = "NAME")]
+    pub arch: Option<String>,
+    /// The network file to write (.safetensors).
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Random weights of this seed instead of a checkpoint, for benchmarks.
+    #[arg(long, value_name = "SEED", requires = "arch")]
+    pub random: Option<u64>,
+    /// Classes of a network of random weights.
+    #[arg(long, default_value_t = 1000, requires = "random")]
+    pub classes: usize,
+    /// Rows and columns of the input; by default those of the published network.
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    pub input: Option<[usize; 2]>,
+    /// How images become the network's input.
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
+    /// Compare an ONNX file with ONNX Runtime on images of this folder too, not only on random ones.
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// Python that has ONNX Runtime; by default SLIMBIT_PYTHON or python3.
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// Print a summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_size(text: &str) -> Result<[usize; 2], String> {
+    let sides = text.split_once('x').unwrap_or((text, text));
+    match (sides.0.parse(), sides.1.parse()) {
+        (Ok(height), Ok(width)) => Ok([height, width]),
+        _ => Err(format!(
+            "`{text}` is no size; write rows and columns as in 224x224"
+        )),
+    }
+}
+
+/// The evaluation transform that a network file carries.
+#[derive(Args, Debug)]
+pub struct PreprocessArgs {
+    /// Mean per channel of pixels in 0 to 1; by default ImageNet's.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation per channel of pixels in 0 to 1; by default ImageNet's.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub std: Option<Vec<f32>>,
+    /// `stretch` to the input's size, or the pixels of the shorter side, of which the centre is
+    /// taken; by default 8/7 of the input, and `stretch` up to 64 pixels.
+    #[arg(long, value_parser = parse_resize)]
+    pub resize: Option<Resize>,
+    /// Kernel of the resize.
+    #[arg(long, value_enum)]
+    pub filter: Option<FilterArg>,
+}
+
+fn parse_resize(text: &str) -> Result<Resize, String> {
+    match text {
+        "stretch" => Ok(Resize::Stretch),
+        _ => text
+            .parse()
+            .map(Resize::Shorter)
+            .map_err(|_| format!("`{text}` is neither `stretch` nor a number of pixels")),
+    }
+}
+
+/// The kernel of a resize.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterArg {
+    /// Triangle.
+    Bilinear,
+    /// Keys' cubic.
+    Bicubic,
+}
+
+impl From<FilterArg> for Filter {
+    fn from(arg: FilterArg) -> Self {
+        match arg {
+            FilterArg::Bilinear => Self::Bilinear,
+            FilterArg::Bicubic => Self::Bicubic,
+        }
+    }
+}
+
+/// Which points of a grid.
+#[derive(Args, Debug, Clone)]
+pub struct GridArgs {
+    /// Widths of the grid.
+    #[arg(long, value_delimiter = ',', default_value = "1,0.75,0.5,0.25")]
+    pub widths: Vec<Width>,
+    /// Weight and activation bits of the grid.
+    #[arg(long, value_delimiter = ',', default_value = "W8A8,W4A8,W4A4,W3A4,W2A4", value_parser = parse_bits)]
+    pub bits: Vec<(u8, u8)>,
+}
+
+fn parse_bits(text: &str) -> Result<(u8, u8), String> {
+    let point: Point = format!("1x {text}").parse().map_err(|_| {
+        format!("`{text}` is no pair of bit-widths; write weights and activations, of 2 to 8 bits each, as in W4A8")
+    })?;
+    Ok((point.weight_bits, point.act_bits))
+}
+
+/// Arguments of `export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// Run directory of `pretrain`; with --onnx, a float network (.safetensors) or a .slim file.
+    #[arg(value_name = "SOURCE")]
+    pub run: PathBuf,
+    /// Calibration images; by default the training images of the run.
+    #[arg(long)]
+    pub images: Option<PathBuf>,
+    /// How many images calibrate.
+    #[arg(long, default_value_t = 1024)]
+    pub calibration_images: usize,
+    /// The file to write; by default `model.slim` in the run directory.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// The points to export.
+    #[command(flatten)]
+    pub grid: GridArgs,
+    /// What is particular to ONNX.
+    #[command(flatten)]
+    pub onnx: OnnxArgs,
+    /// Print a summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `export` with --onnx.
+#[derive(Args, Debug)]
+pub struct OnnxArgs {
+    /// Write this ONNX file: float from a network, quantised (QDQ) from one point of a .slim file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "output"])]
+    pub onnx: Option<PathBuf>,
+    /// The point of the .slim file; by default its first.
+    #[arg(long, requires = "onnx")]
+    pub point: Option<Point>,
+    /// Images per run of the ONNX file; by default any number.
+    #[arg(long, requires = "onnx", value_parser = parse_batch)]
+    pub batch: Option<usize>,
+    /// Keep batch-norms of a float network as operators instead of folding them.
+    #[arg(long, requires = "onnx")]
+    pub keep_batch_norm: bool,
+    /// Store weights of 2 to 4 bits as INT8: ONNX Runtime and OpenVINO execute INT4 in float.
+    #[arg(long, requires = "onnx")]
+    pub int8_weights: bool,
+    /// Compare ONNX Runtime and OpenVINO on the written file with our own outputs, on the images of
+    /// this folder.
+    #[arg(long, value_name = "DIR", requires = "onnx")]
+    pub check: Option<PathBuf>,
+    /// Check on at most this many images.
+    #[arg(long, requires = "check")]
+    pub limit: Option<usize>,
+    /// Python that has those runtimes; by default SLIMBIT_PYTHON or python3.
+    #[arg(long, value_name = "PATH", requires = "check")]
+    pub python: Option<PathBuf>,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(batch) if batch > 0 => Ok(batch),
+        _ => Err(format!("`{text}` is no number of images above 0")),
+    }
+}
+
+/// Arguments of `quantize`.
+#[derive(Args, Debug)]
+pub struct QuantizeArgs {
+    /// The float network, as `slimbit import` writes it.
+    pub network: PathBuf,
+    /// Calibration images. Labels are not read; of a folder with splits, the training images.
+    #[arg(long)]
+    pub images: PathBuf,
+    /// The file to write. An old one stays as it is until the new one is whole.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// How many images calibrate at most; they are spread evenly over the folder.
+    #[arg(long, default_value_t = 256)]
+    pub calibration_images: usize,
+    /// Widths of the points. Only slimmable networks are any good below 1.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub widths: Vec<Width>,
+    /// Weight and activation bits of the points.
+    #[arg(long, value_delimiter = ',', default_value = "W8A8,W6A6,W4A8,W4A4", value_parser = parse_bits)]
+    pub bits: Vec<(u8, u8)>,
+    /// How activation ranges follow from values: min-max, percentile[=P] or mse.
+    #[arg(long, default_value = "mse")]
+    pub observer: ValueRule,
+    /// Weight grid: nested (one 8-bit copy holds every bit-width), nested-odd or minmax (a copy per
+    /// bit-width).
+    #[arg(long, default_value = "nested")]
+    pub grid: WeightGrid,
+    /// What is corrected in every output channel: its mean, mean and slope, or nothing.
+    #[arg(long, value_enum, default_value = "line")]
+    pub correction: CorrectionArg,
+    /// Fold scales between consecutive layers, for networks whose channels differ much in size.
+    #[arg(long)]
+    pub equalise: bool,
+    /// Weights of this many bits and fewer are rounded so that their layer's output changes least;
+    /// above, and with 0 all, each to its nearest code.
+    #[arg(long, default_value_t = 6, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub reconstruct: u8,
+    /// Reconstruct for the inputs of the float network instead of those of the quantised one.
+    #[arg(long)]
+    pub no_compensate: bool,
+    /// Never clip a weight.
+    #[arg(long)]
+    pub no_clip: bool,
+    /// Widen the scale of 8-bit weights by this factor, 1 to 2. 1.4 costs them half a bit, and CPUs
+    /// without an 8-bit dot product (AVX2) then run them about a quarter faster.
+    #[arg(long, default_value_t = 1.0, value_parser = parse_headroom)]
+    pub headroom: f32,
+    /// Estimate batch-norm again on the calibration images, which pays where they differ from those
+    /// that the network was trained on.
+    #[arg(long)]
+    pub renormalise: bool,
+    /// Memory for intermediate results, in MiB. More of it means more images are looked at when
+    /// weights are rounded.
+    #[arg(long, default_value_t = 2048)]
+    pub memory: usize,
+    /// Print a summary as JSON, with the error of every layer.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_headroom(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(factor) if (1.0..=2.0).contains(&factor) => Ok(factor),
+        _ => Err(format!("`{text}` is no factor from 1 to 2")),
+    }
+}
+
+/// What `quantize` corrects.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CorrectionArg {
+    /// Nothing.
+    None,
+    /// The mean of every output channel.
+    Mean,
+    /// Mean and slope of every output channel.
+    Line,
+}
+
+impl From<CorrectionArg> for Correction {
+    fn from(arg: CorrectionArg) -> Self {
+        match arg {
+            CorrectionArg::None => Self::None,
+            CorrectionArg::Mean => Self::Mean,
+            CorrectionArg::Line => Self::Line,
+        }
+    }
+}

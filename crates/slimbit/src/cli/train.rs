@@ -1,0 +1,127 @@
+//! Arguments of what trains.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use slimbit_graph::Width;
+use slimbit_train::finetune::Freeze;
+use slimbit_train::probe::LabelBudget;
+
+/// Arguments of `quickstart`.
+#[derive(Args, Debug)]
+pub struct QuickstartArgs {
+    /// Folder for everything the run writes. An interrupted run there is continued.
+    #[arg(long, default_value = "out/quickstart")]
+    pub out: PathBuf,
+    /// Folder with the four IDX files; by default the one in this repository.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Start over, even if the folder holds an interrupted run.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Print the results as JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Changes to the configuration, such as `epochs=4` or `optim.lr=0.1`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Arguments of `pretrain`.
+#[derive(Args, Debug)]
+pub struct PretrainArgs {
+    /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read.
+    #[arg(long, required_unless_present = "resume")]
+    pub data: Option<PathBuf>,
+    /// TOML configuration; every key has a default.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Run directory to make.
+    #[arg(long, default_value = "runs/slimbit")]
+    pub out: PathBuf,
+    /// Continue the run in this directory, to the same weights as if it had never stopped.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "config", "overrides"])]
+    pub resume: Option<PathBuf>,
+    /// Print the resolved configuration and stop.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Show curves and news on the whole terminal instead of a progress bar.
+    #[arg(long)]
+    pub dashboard: bool,
+    /// Changes to the configuration, such as `recipe=ssql/resnet18-cifar10` (`slimbit recipes` lists
+    /// them), `epochs=100` or `optim.lr=0.1`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Arguments of `recipes`.
+#[derive(Args, Debug)]
+pub struct RecipesArgs {
+    /// The recipe to print; by default all are listed.
+    pub name: Option<String>,
+    /// List them as JSON.
+    #[arg(long, conflicts_with = "name")]
+    pub json: bool,
+}
+
+/// Arguments of `finetune`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Fine-tune, quantise, measure:
+  slimbit finetune runs/first --data labelled/ --out runs/first-tuned --warm-head 50
+  slimbit quantize runs/first-tuned/network.safetensors --images labelled/ -o tuned.slim
+  slimbit probe tuned.slim --data labelled/ --kind top1 --float runs/first-tuned/network.safetensors
+With few labels:
+  slimbit finetune runs/first --data labelled/ --labels 1% --layer-decay 0.8 --warm-head 50")]
+pub struct FinetuneArgs {
+    /// Run directory of `pretrain`, whose newest checkpoint is tuned.
+    #[arg(required_unless_present = "resume")]
+    pub run: Option<PathBuf>,
+    /// Labelled images: class folders, IDX or CIFAR files. Of several parts the training images; the
+    /// accuracy is that on the test images.
+    #[arg(long, required_unless_present = "resume")]
+    pub data: Option<PathBuf>,
+    /// Folder for settings, metrics, checkpoints and the tuned network.
+    #[arg(long, default_value = "runs/finetune")]
+    pub out: PathBuf,
+    /// Continue the fine-tuning in this folder, to the same weights as if it had never stopped.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["run", "data", "out"])]
+    pub resume: Option<PathBuf>,
+    /// The width to tune. Below 1, the written network is the narrow one on its own.
+    #[arg(long, default_value = "1")]
+    pub width: Width,
+    /// Labels to use: a share (`1%`, `10%`), a number per class (`25`), or `all`.
+    #[arg(long, visible_alias = "label-fraction", default_value = "all")]
+    pub labels: LabelBudget,
+    /// What stays as it is: the first N layers with weights, or `all` but the classifier.
+    #[arg(long, value_name = "N|all", default_value = "0")]
+    pub freeze: Freeze,
+    /// Epochs in which only the classifier learns, as a linear probe, before the first step.
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    pub warm_head: usize,
+    /// Factor of the learning rate from each layer to the one below it, above 0 and up to 1.
+    #[arg(long, default_value_t = 1.0)]
+    pub layer_decay: f64,
+    /// Passes over the labelled images; the rate falls to a tenth after 60 % and after 80 % of them
+    /// [default: 20].
+    #[arg(long)]
+    pub epochs: Option<u64>,
+    /// Learning rate [default: 0.05; with --freeze all 30 for a batch of 512, in proportion].
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Images per step [default: 64].
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// L2 penalty [default: 1e-4; with --freeze all none].
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Decides the labels drawn, the order of the images, their crops and the classifier's start.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Do not flip images, where left and right matter.
+    #[arg(long)]
+    pub no_flip: bool,
+    /// Print a summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
