@@ -1,12 +1,15 @@
 //! Times the training operators against Burn's own.
 //!
 //! ```text
-//! cargo run --release -p slimbit-nn --example ops_speed [threads]
+//! cargo run --release -p slimbit-nn --example ops_speed [threads] [part of a name]
 //! ```
 //!
 //! Each line gives the best of several runs of the forward pass and of the backward pass (the
 //! gradients of all operands together) in milliseconds, GFLOP/s where arithmetic is what counts, and
 //! how many times faster than Burn's operator ours is.
+
+#[path = "../../slimbit/src/memory.rs"]
+mod allocator;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,14 +21,14 @@ use slimbit_nn::ops::{
 };
 use slimbit_num::WeightGrid;
 
-const IMAGES: usize = 128;
+const IMAGES: usize = 32;
 const RUNS: usize = 9;
 
 fn main() {
-    let threads = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0);
+    allocator::keep_freed_pages();
+    let mut arguments = std::env::args().skip(1);
+    let threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let only = arguments.next().unwrap_or_default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.expect("thread pool").install(|| {
         println!("{IMAGES} images, {} threads", rayon::current_num_threads());
@@ -33,7 +36,10 @@ fn main() {
             "{:<28}{:>10}{:>10}{:>8} |{:>10}{:>10}{:>8}",
             "", "fwd ms", "GFLOP/s", "gain", "bwd ms", "GFLOP/s", "gain"
         );
-        convolutions();
+        convolutions(&only);
+        if !only.is_empty() {
+            return;
+        }
         normalisations();
         quantisers();
     });
@@ -74,7 +80,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad()
 }
 
-fn convolutions() {
+fn convolutions(only: &str) {
     let cases = [
         ("3x3 1->16 @28", [1, 16], 28, 3, 1, 1),
         ("3x3 16->16 @28", [16, 16], 28, 3, 1, 1),
@@ -88,8 +94,15 @@ fn convolutions() {
         ("3x3 16->32 @28 stride 2", [16, 32], 28, 3, 2, 1),
         ("1x1 16->32 @28 stride 2", [16, 32], 28, 1, 2, 1),
         ("1x1 64->256 @14", [64, 256], 14, 1, 1, 1),
+        ("1x1 24->144 @32", [24, 144], 32, 1, 1, 1),
+        ("1x1 144->24 @32", [144, 24], 32, 1, 1, 1),
+        ("1x1 384->64 @8", [384, 64], 8, 1, 1, 1),
+        ("1x1 160->960 @4", [160, 960], 4, 1, 1, 1),
         ("3x3 depthwise 64 @14", [64, 64], 14, 3, 1, 64),
+        ("3x3 depthwise 144 @32", [144, 144], 32, 3, 1, 144),
+        ("3x3 depthwise 960 @4", [960, 960], 4, 3, 1, 960),
     ];
+    let cases = cases.into_iter().filter(|case| case.0.contains(only));
     for (name, [ins, outs], size, kernel, stride, groups) in cases {
         let conv = Conv {
             groups,
@@ -107,7 +120,7 @@ fn convolutions() {
 }
 
 fn normalisations() {
-    for (channels, size) in [(16, 28), (32, 14), (64, 7), (128, 4), (64, 14)] {
+    for (channels, size) in [(16, 28), (32, 14), (64, 7), (128, 4), (64, 14), (144, 32)] {
         let x = random([IMAGES, channels, size, size]);
         let (gamma, beta) = (random([channels]), random([channels]));
         let ours = time(|| {

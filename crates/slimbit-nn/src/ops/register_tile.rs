@@ -76,10 +76,19 @@ pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
     target[..vectors.len()].copy_from_slice(vectors);
 }
 
+/// Runs an inner loop as a function of its own. A part of a larger function, it shares the registers
+/// with that, and spills some of its accumulators in every turn: half the speed.
+#[inline(never)]
+pub(super) fn apart<S: Simd, W: WithSimd>(simd: S, inner_loop: W) -> W::Output {
+    simd.vectorize(inner_loop)
+}
+
 /// Rows of two matrices whose dot products form a tile. Both are stored image by image.
 pub(super) struct DotProducts<'a> {
-    /// First of [`ROWS`] consecutive rows of `span` floats.
+    /// From the first of [`ROWS`] rows on.
     pub(super) left: &'a [f32],
+    /// Floats from a row of `left` to the next.
+    pub(super) left_row: usize,
     /// Floats from an image of `left` to the next.
     pub(super) left_image: usize,
     /// What `offsets` point into.
@@ -102,6 +111,7 @@ impl WithSimd for DotProducts<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
         let Self {
             left,
+            left_row,
             left_image,
             right,
             right_image,
@@ -114,9 +124,9 @@ impl WithSimd for DotProducts<'_> {
             let left = &left[image * left_image..];
             let right = &right[image * right_image..];
             let (a0, _) = S::as_simd_f32s(&left[..span]);
-            let (a1, _) = S::as_simd_f32s(&left[span..2 * span]);
-            let (a2, _) = S::as_simd_f32s(&left[2 * span..3 * span]);
-            let (a3, _) = S::as_simd_f32s(&left[3 * span..4 * span]);
+            let (a1, _) = S::as_simd_f32s(&left[left_row..left_row + span]);
+            let (a2, _) = S::as_simd_f32s(&left[2 * left_row..2 * left_row + span]);
+            let (a3, _) = S::as_simd_f32s(&left[3 * left_row..3 * left_row + span]);
             let (b0, _) = S::as_simd_f32s(&right[offsets[0]..offsets[0] + span]);
             let (b1, _) = S::as_simd_f32s(&right[offsets[1]..offsets[1] + span]);
             let (b2, _) = S::as_simd_f32s(&right[offsets[2]..offsets[2] + span]);

@@ -59,6 +59,11 @@ fn cases() -> Vec<Case> {
         case(4, [6, 8], [9, 8], [3, 3], Conv::same(3, 2)),
         case(4, [6, 8], [8, 9], [1, 1], Conv::same(1, 2)),
         case(3, [9, 5], [6, 7], [1, 1], Conv::default()),
+        case(2, [7, 8], [16, 20], [1, 1], Conv::default()),
+        case(2, [5, 12], [48, 50], [1, 1], Conv::default()),
+        case(2, [4, 6], [17, 19], [1, 1], Conv::default()),
+        case(70, [14, 9], [3, 4], [1, 1], Conv::default()),
+        case(3, [1500, 3], [2, 2], [1, 1], Conv::default()),
         case(2, [3, 10], [15, 14], [7, 7], Conv::same(7, 2)),
         case(
             2,

@@ -4,6 +4,7 @@ mod dense;
 mod depthwise;
 mod gather;
 mod geometry;
+mod pointwise;
 mod weight_gradient;
 mod winograd;
 
@@ -144,6 +145,12 @@ fn forward(x: &FlexTensor, w: &FlexTensor, conv: &Conv, sums: Sums) -> FlexTenso
     let (x, w) = (values(x), values(w));
     let y = if sums == Sums::Any && winograd::pays(&sizes, conv) {
         winograd::forward(&sizes, conv, x, w)
+    } else if pointwise::applies(&sizes, conv) {
+        let ins = sizes.in_channels;
+        let channels = [ins, sizes.out_channels];
+        pointwise::correlate(x, sizes.in_plane(), channels, |out, channel| {
+            w[out * ins + channel]
+        })
     } else if sizes.is_depthwise() {
         depthwise::correlate(&plan, x, w, sizes.images, sizes.in_channels)
     } else {
@@ -198,7 +205,13 @@ fn input_gradient(x: &FlexTensor, w: &FlexTensor, dy: &FlexTensor, conv: &Conv) 
     let sizes = Sizes::new(dims(x), dims(w), conv);
     let plan = Correlation::input_gradient(&sizes, conv);
     let (w, dy) = (values(w), values(dy));
-    let dx = if sizes.is_depthwise() {
+    let dx = if pointwise::applies(&sizes, conv) {
+        let ins = sizes.in_channels;
+        let channels = [sizes.out_channels, ins];
+        pointwise::correlate(dy, sizes.in_plane(), channels, |channel, out| {
+            w[out * ins + channel]
+        })
+    } else if sizes.is_depthwise() {
         depthwise::correlate(&plan, dy, w, sizes.images, sizes.in_channels)
     } else {
         let channels = Channels {
@@ -222,7 +235,9 @@ fn weight_gradient(x: &FlexTensor, w: &FlexTensor, dy: &FlexTensor, conv: &Conv)
     let sizes = Sizes::new(dims(x), dims(w), conv);
     let plan = Correlation::forward(&sizes, conv);
     let (x, dy) = (values(x), values(dy));
-    let dw = if sizes.is_depthwise() {
+    let dw = if pointwise::applies(&sizes, conv) {
+        pointwise::weight_gradient(&sizes, x, dy)
+    } else if sizes.is_depthwise() {
         depthwise::weight_gradient(&plan, &sizes, x, dy)
     } else {
         weight_gradient::weight_gradient(&plan, &sizes, x, dy)

@@ -144,6 +144,7 @@ impl WithSimd for Slice<'_> {
                         for triple in 0..offsets.len() / VECTORS {
                             let tile = simd.vectorize(DotProducts {
                                 left,
+                                left_row: layout.span,
                                 left_image: ROWS * layout.span,
                                 right,
                                 right_image: staged_image,
