@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::dense::SLACK;
 use super::geometry::{Correlation, Sizes};
-use super::weight_gradient::{slices, spread_rows, sum_in_order};
+use super::weight_gradient::{spread_rows, sum_over_slices};
 use crate::ops::host::zeros;
 use crate::ops::register_tile::store;
 
@@ -114,22 +114,14 @@ pub(super) fn weight_gradient(
     input: &[f32],
     output_gradient: &[f32],
 ) -> Vec<f32> {
-    let (input_image, output_image) = (
-        sizes.in_channels * sizes.in_plane(),
-        sizes.out_channels * sizes.out_plane(),
-    );
-    let parts = slices(sizes.images, sizes.out_plane())
-        .into_par_iter()
-        .map(|images| {
-            Arch::new().dispatch(Slice {
-                plan,
-                sizes,
-                input: &input[images.start * input_image..images.end * input_image],
-                gradient: &output_gradient[images.start * output_image..images.end * output_image],
-            })
+    sum_over_slices(sizes, input, output_gradient, |input, gradient| {
+        Arch::new().dispatch(Slice {
+            plan,
+            sizes,
+            input,
+            gradient,
         })
-        .collect();
-    sum_in_order(parts)
+    })
 }
 
 struct Slice<'a> {

@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::geometry::{Conv, Sizes};
-use super::weight_gradient::{slices, sum_in_order};
+use super::weight_gradient::sum_over_slices;
 use crate::ops::host::zeros;
 use crate::ops::register_tile::{DotProducts, OuterProducts, ROWS, VECTORS, apart, tile_width};
 
@@ -191,21 +191,13 @@ impl WithSimd for Task<'_> {
 
 /// `[out, in]`: the products of the output's gradient and the input, summed over all pixels.
 pub(super) fn weight_gradient(sizes: &Sizes, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let image = [
-        sizes.in_channels * sizes.in_plane(),
-        sizes.out_channels * sizes.out_plane(),
-    ];
-    let parts = slices(sizes.images, sizes.out_plane())
-        .into_par_iter()
-        .map(|images| {
-            Arch::new().dispatch(Slice {
-                sizes,
-                input: &input[images.start * image[0]..images.end * image[0]],
-                gradient: &gradient[images.start * image[1]..images.end * image[1]],
-            })
+    sum_over_slices(sizes, input, gradient, |input, gradient| {
+        Arch::new().dispatch(Slice {
+            sizes,
+            input,
+            gradient,
         })
-        .collect();
-    sum_in_order(parts)
+    })
 }
 
 /// The part of the sum over some images.

@@ -21,14 +21,31 @@ const BLOCK_FLOATS: usize = 1 << 12;
 const COPY_FLOATS: usize = 8;
 const COPY_COST: usize = 6;
 
-/// Ranges of images that are summed apart and then added in order. They depend on shapes alone.
-pub(super) fn slices(images: usize, pixels: usize) -> Vec<std::ops::Range<usize>> {
-    let count = (images * pixels / SLICE_PIXELS)
+/// The sum of `part(input, output gradient)` over slices of the images, which threads work on side by
+/// side and which are added in order. The slices depend on shapes alone.
+pub(super) fn sum_over_slices(
+    sizes: &Sizes,
+    input: &[f32],
+    output_gradient: &[f32],
+    part: impl Fn(&[f32], &[f32]) -> Vec<f32> + Sync,
+) -> Vec<f32> {
+    let images = sizes.images;
+    let input_image = sizes.in_channels * sizes.in_plane();
+    let output_image = sizes.out_channels * sizes.out_plane();
+    let count = (images * sizes.out_plane() / SLICE_PIXELS)
         .min(images)
         .clamp(1, MAX_SLICES);
-    (0..count)
-        .map(|i| i * images / count..(i + 1) * images / count)
-        .collect()
+    let parts = (0..count)
+        .into_par_iter()
+        .map(|i| {
+            let (first, end) = (i * images / count, (i + 1) * images / count);
+            part(
+                &input[first * input_image..end * input_image],
+                &output_gradient[first * output_image..end * output_image],
+            )
+        })
+        .collect();
+    sum_in_order(parts)
 }
 
 /// Adds `parts` in order.
@@ -57,22 +74,16 @@ pub(super) fn weight_gradient(
         .collect();
     let depth = offsets.len();
     offsets.resize(depth.next_multiple_of(VECTORS), offsets[depth - 1]);
-    let parts = slices(sizes.images, sizes.out_plane())
-        .into_par_iter()
-        .map(|images| {
-            let input_image = sizes.in_channels * sizes.in_plane();
-            let output_image = sizes.out_channels * sizes.out_plane();
-            Arch::new().dispatch(Slice {
-                plan,
-                sizes,
-                offsets: &offsets,
-                depth,
-                input: &input[images.start * input_image..images.end * input_image],
-                gradient: &output_gradient[images.start * output_image..images.end * output_image],
-            })
+    sum_over_slices(sizes, input, output_gradient, |input, gradient| {
+        Arch::new().dispatch(Slice {
+            plan,
+            sizes,
+            offsets: &offsets,
+            depth,
+            input,
+            gradient,
         })
-        .collect();
-    sum_in_order(parts)
+    })
 }
 
 /// The part of the sum over some images.
