@@ -37,11 +37,10 @@ fn main() {
             "", "fwd ms", "GFLOP/s", "gain", "bwd ms", "GFLOP/s", "gain"
         );
         convolutions(&only);
-        if !only.is_empty() {
-            return;
+        normalisations(&only);
+        if only.is_empty() {
+            quantisers();
         }
-        normalisations();
-        quantisers();
     });
 }
 
@@ -119,47 +118,34 @@ fn convolutions(only: &str) {
     }
 }
 
-fn normalisations() {
-    for (channels, size) in [(16, 28), (32, 14), (64, 7), (128, 4), (64, 14), (144, 32)] {
-        let x = random([IMAGES, channels, size, size]);
-        let (gamma, beta) = (random([channels]), random([channels]));
-        let ours = time(|| {
-            batch_norm_act(
-                x.clone(),
-                gamma.clone(),
-                beta.clone(),
-                1e-5,
-                Activation::Relu,
-            )
-            .output
-        });
-        let burns = time(|| {
-            let z = module::batch_norm_train(x.clone(), gamma.clone(), beta.clone(), 1e-5);
-            burn::tensor::activation::relu(z.output)
-        });
-        report(
-            &format!("batch-norm + relu {channels} @{size}"),
-            None,
-            ours,
-            burns,
-        );
+fn normalisations(only: &str) {
+    let maps = [(16, 28), (32, 14), (64, 7), (128, 4), (64, 14), (144, 32)];
+    for (channels, size) in maps {
+        let name = format!("batch-norm + relu {channels} @{size}");
+        if name.contains(only) {
+            normalisation(&name, random([IMAGES, channels, size, size]));
+        }
     }
-    let (x, gamma, beta) = (random([256, 512]), random([512]), random([512]));
+    let name = "batch-norm + relu [256, 512]";
+    if name.contains(only) {
+        normalisation(name, random([256, 512]));
+    }
+}
+
+fn normalisation<const D: usize>(name: &str, x: Tensor<D>) {
+    let channels = x.dims()[1];
+    let (gamma, beta) = (random([channels]), random([channels]));
+    let operands = || (x.clone(), gamma.clone(), beta.clone());
     let ours = time(|| {
-        batch_norm_act(
-            x.clone(),
-            gamma.clone(),
-            beta.clone(),
-            1e-5,
-            Activation::Relu,
-        )
-        .output
+        let (x, gamma, beta) = operands();
+        batch_norm_act(x, gamma, beta, 1e-5, Activation::Relu).output
     });
     let burns = time(|| {
-        let z = module::batch_norm_train(x.clone(), gamma.clone(), beta.clone(), 1e-5);
+        let (x, gamma, beta) = operands();
+        let z = module::batch_norm_train(x, gamma, beta, 1e-5);
         burn::tensor::activation::relu(z.output)
     });
-    report("batch-norm + relu [256, 512]", None, ours, burns);
+    report(name, None, ours, burns);
 }
 
 fn quantisers() {

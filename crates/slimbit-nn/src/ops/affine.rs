@@ -102,7 +102,7 @@ impl Backward<Flex, 1> for AffineBackward {
                 values(&x),
                 values(&gradient),
                 &coefficients,
-                |x, dy, [a, b]| a * gate(dy, x * a + b, bounds),
+                move |x, dy, [a, b]| a * gate(dy, x * a + b, bounds),
             );
             grads.register::<Flex>(node.id, from_values(dx, x.shape()));
         }
@@ -126,7 +126,7 @@ pub(super) fn affine(
         map.channels
     );
     let (x, bounds) = (values(x), activation.bounds());
-    let y = map.zip(x, x, &pair_up(scale, shift), |x, _, [a, b]| {
+    let y = map.zip(x, x, &pair_up(scale, shift), move |x, _, [a, b]| {
         clamp(x * a + b, bounds)
     });
     from_values(y, shape)

@@ -9,10 +9,11 @@ use burn::backend::{
     Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension,
 };
 use burn_flex::FlexTensor;
+use pulp::Simd;
 
 use super::activation::{Activation, gate};
 use super::affine::affine;
-use super::channels::{LANES, Map};
+use super::channels::{LANES, Map, Terms, lanes};
 use super::host::{contiguous, from_values, values};
 
 /// A normalised batch and the statistics that normalised it.
@@ -179,6 +180,53 @@ impl Backward<Flex, 3> for BatchNormBackward {
     }
 }
 
+/// The values themselves.
+#[derive(Clone, Copy)]
+struct Values;
+
+impl Terms<1> for Values {
+    #[inline(always)]
+    fn of<S: Simd>(self, _simd: S, _lane: usize, x: S::f32s, _y: S::f32s) -> [S::f32s; 1] {
+        [x]
+    }
+}
+
+/// Squares of what values deviate from these centres.
+#[derive(Clone, Copy)]
+struct SquaredDeviations([f32; LANES]);
+
+impl Terms<1> for SquaredDeviations {
+    #[inline(always)]
+    fn of<S: Simd>(self, simd: S, lane: usize, x: S::f32s, _y: S::f32s) -> [S::f32s; 1] {
+        let deviation = simd.sub_f32s(x, lanes::<S>(&self.0, lane));
+        [simd.mul_f32s(deviation, deviation)]
+    }
+}
+
+/// The output's gradients `y` that pass the activation, and their products with what `x` deviates
+/// from the mean.
+#[derive(Clone, Copy)]
+struct GatedGradients {
+    scale: [f32; LANES],
+    shift: [f32; LANES],
+    mean: [f32; LANES],
+    bounds: (f32, f32),
+}
+
+impl Terms<2> for GatedGradients {
+    #[inline(always)]
+    fn of<S: Simd>(self, simd: S, lane: usize, x: S::f32s, y: S::f32s) -> [S::f32s; 2] {
+        let scaled = simd.mul_f32s(x, lanes::<S>(&self.scale, lane));
+        let z = simd.add_f32s(scaled, lanes::<S>(&self.shift, lane));
+        let above = simd.greater_than_f32s(z, simd.splat_f32s(self.bounds.0));
+        let below = simd.less_than_f32s(z, simd.splat_f32s(self.bounds.1));
+        let inside = simd.and_m32s(above, below);
+        let g = simd.select_f32s(inside, y, simd.splat_f32s(0.0));
+        let deviation = simd.sub_f32s(x, lanes::<S>(&self.mean, lane));
+        [g, simd.mul_f32s(g, deviation)]
+    }
+}
+
 /// Mean and biased variance per channel.
 #[derive(Clone, Debug)]
 struct Moments {
@@ -191,13 +239,10 @@ impl Moments {
     fn new(map: Map, x: &[f32]) -> Self {
         let count = (map.outer * map.inner) as f64;
         let moments = map.per_channel(|block| {
-            let sums = block.sums(x, x, |_, v, _| [v]);
+            let sums = block.sums(x, x, Values);
             let mean: [f64; LANES] = std::array::from_fn(|lane| sums[lane][0] / count);
             let centre: [f32; LANES] = std::array::from_fn(|lane| mean[lane] as f32);
-            let squares = block.sums(x, x, |lane, v, _| {
-                let deviation = v - centre[lane];
-                [deviation * deviation]
-            });
+            let squares = block.sums(x, x, SquaredDeviations(block.spread(centre)));
             std::array::from_fn(|lane| {
                 // The deviations are from the rounded mean.
                 let off = mean[lane] - f64::from(centre[lane]);
@@ -274,17 +319,15 @@ impl ChannelGradients {
                 .affine(values(&saved.gamma), values(&saved.beta), saved.eps);
         let deviation = saved.moments.inverse_deviation(saved.eps);
         let mean = &saved.moments.mean;
-        let bounds = saved.activation.bounds();
         let sums = map.per_channel(|block| {
-            let own = |values: &[f32]| -> [f32; LANES] {
-                std::array::from_fn(|lane| values.get(block.first + lane).copied().unwrap_or(0.0))
+            let terms = GatedGradients {
+                scale: block.coefficients(&scale),
+                shift: block.coefficients(&shift),
+                mean: block.coefficients(mean),
+                bounds: saved.activation.bounds(),
             };
-            let (scale, shift, mean) = (own(&scale), own(&shift), own(mean));
-            let sums = block.sums(x, dy, |lane, x, dy| {
-                let g = gate(dy, x * scale[lane] + shift[lane], bounds);
-                [g, g * (x - mean[lane])]
-            });
-            let deviation = own(&deviation);
+            let sums = block.sums(x, dy, terms);
+            let deviation = block.coefficients(&deviation);
             std::array::from_fn(|lane| {
                 let [beta, gamma] = sums[lane];
                 [beta as f32, (gamma * f64::from(deviation[lane])) as f32]
@@ -317,7 +360,7 @@ impl ChannelGradients {
             x,
             dy,
             &coefficients,
-            |x, dy, [scale, shift, by_x, constant]| {
+            move |x, dy, [scale, shift, by_x, constant]| {
                 scale * gate(dy, x * scale + shift, bounds) + (by_x * x + constant)
             },
         );

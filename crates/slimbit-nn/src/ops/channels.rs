@@ -81,6 +81,40 @@ impl Map {
     }
 }
 
+/// Quantities that are summed over the positions of a block's channels.
+///
+/// They are written in vectors, because the compiler does not make any of several quantities and a
+/// choice between values: scalar code took three times as long. Products and sums are rounded one by
+/// one, so that the bits do not depend on the vectors' length.
+pub(super) trait Terms<const K: usize>: Copy {
+    /// Of values `x` and `y`, whose coefficients are those of the block's lanes from `lane` on.
+    fn of<S: Simd>(self, simd: S, lane: usize, x: S::f32s, y: S::f32s) -> [S::f32s; K];
+}
+
+/// The coefficients of as many lanes as a vector has, from `lane` on.
+#[inline(always)]
+pub(super) fn lanes<S: Simd>(coefficients: &[f32; LANES], lane: usize) -> S::f32s {
+    S::as_simd_f32s(&coefficients[lane..]).0[0]
+}
+
+/// The terms of [`LANES`] values side by side.
+#[inline(always)]
+fn terms_of<S: Simd, const K: usize>(
+    simd: S,
+    terms: impl Terms<K>,
+    [x, y]: [&[f32; LANES]; 2],
+) -> [[f32; LANES]; K] {
+    let mut found = [[0.0; LANES]; K];
+    let ((x, _), (y, _)) = (S::as_simd_f32s(x), S::as_simd_f32s(y));
+    for (v, (x, y)) in x.iter().zip(y).enumerate() {
+        let vectors = terms.of(simd, v * S::F32_LANES, *x, *y);
+        for (found, vector) in found.iter_mut().zip(vectors) {
+            S::as_mut_simd_f32s(found).0[v] = vector;
+        }
+    }
+    found
+}
+
 /// Consecutive channels.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
@@ -90,19 +124,20 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The sums over all positions of the quantities `f(index in the block, x, y)`, per channel.
+    /// The sums of `terms` over all positions, per channel. In maps of planes, where a block is one
+    /// channel, all lanes have the coefficients of that.
     pub(super) fn sums<const K: usize>(
         self,
         x: &[f32],
         y: &[f32],
-        f: impl Fn(usize, f32, f32) -> [f32; K] + Copy,
+        terms: impl Terms<K>,
     ) -> [[f64; K]; LANES] {
         if self.map.inner == 1 {
             Arch::new().dispatch(RowSums {
                 block: self,
                 x,
                 y,
-                f,
+                terms,
             })
         } else {
             let mut sums = [[0.0; K]; LANES];
@@ -110,10 +145,26 @@ impl Block {
                 block: self,
                 x,
                 y,
-                f,
+                terms,
             });
             sums
         }
+    }
+
+    /// Of results per lane, the first for all lanes in maps of planes.
+    pub(super) fn spread(self, results: [f32; LANES]) -> [f32; LANES] {
+        match self.map.inner {
+            1 => results,
+            _ => [results[0]; LANES],
+        }
+    }
+
+    /// A coefficient for each lane, from those of all channels.
+    pub(super) fn coefficients(self, of_channels: &[f32]) -> [f32; LANES] {
+        std::array::from_fn(|lane| match self.map.inner {
+            1 => of_channels.get(self.first + lane).copied().unwrap_or(0.0),
+            _ => of_channels[self.first],
+        })
     }
 }
 
@@ -161,94 +212,112 @@ impl<const K: usize, F: Fn(f32, f32, [f32; K]) -> f32> WithSimd for ZipChannels<
 }
 
 /// Sums over the planes of one channel.
-struct PlaneSums<'a, F> {
+struct PlaneSums<'a, T, const K: usize> {
     block: Block,
     x: &'a [f32],
     y: &'a [f32],
-    f: F,
+    terms: T,
 }
 
-impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for PlaneSums<'_, F> {
+impl<const K: usize, T: Terms<K>> WithSimd for PlaneSums<'_, T, K> {
     type Output = [f64; K];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> [f64; K] {
-        let Self { block, x, y, f } = self;
+    fn with_simd<S: Simd>(self, simd: S) -> [f64; K] {
+        let Self { block, x, y, terms } = self;
         let Map {
             channels, inner, ..
         } = block.map;
+        let vectors = LANES / S::F32_LANES;
         let mut totals = [0.0; K];
-        let mut sums = [[0.0f32; LANES]; K];
+        // Vectors beyond those that make up the lanes are never touched.
+        let mut sums = [[simd.splat_f32s(0.0); LANES]; K];
         let mut pending = 0;
         let inner = inner.max(1);
         let planes = x.chunks_exact(inner).zip(y.chunks_exact(inner));
         for (x, y) in planes.skip(block.first).step_by(channels) {
             let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
             for (x, y) in x.iter().zip(y) {
-                for lane in 0..LANES {
-                    let terms = f(0, x[lane], y[lane]);
+                let ((x, _), (y, _)) = (S::as_simd_f32s(x), S::as_simd_f32s(y));
+                for v in 0..vectors {
+                    let found = terms.of(simd, v * S::F32_LANES, x[v], y[v]);
                     for k in 0..K {
-                        sums[k][lane] += terms[k];
+                        sums[k][v] = simd.add_f32s(sums[k][v], found[k]);
                     }
                 }
             }
-            for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
-                let terms = f(0, x, y);
-                for k in 0..K {
-                    sums[k][lane] += terms[k];
+            if !x_rest.is_empty() {
+                let mut rest = [[0.0; LANES]; 2];
+                rest[0][..x_rest.len()].copy_from_slice(x_rest);
+                rest[1][..y_rest.len()].copy_from_slice(y_rest);
+                let mut found = terms_of(simd, terms, [&rest[0], &rest[1]]);
+                for (sums, found) in sums.iter_mut().zip(&mut found) {
+                    found[x_rest.len()..].fill(0.0);
+                    for (sum, more) in sums.iter_mut().zip(S::as_simd_f32s(found).0) {
+                        *sum = simd.add_f32s(*sum, *more);
+                    }
                 }
             }
             pending += inner;
             if pending >= FLUSH_FLOATS {
-                flush(&mut sums, &mut totals);
+                flush(simd, &mut sums, &mut totals);
                 pending = 0;
             }
         }
-        flush(&mut sums, &mut totals);
+        flush(simd, &mut sums, &mut totals);
         totals
     }
 }
 
 /// Moves lane sums to the totals.
 #[inline(always)]
-fn flush<const K: usize>(sums: &mut [[f32; LANES]; K], totals: &mut [f64; K]) {
-    for (total, lanes) in totals.iter_mut().zip(sums) {
+fn flush<S: Simd, const K: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; LANES]; K],
+    totals: &mut [f64; K],
+) {
+    for (total, sums) in totals.iter_mut().zip(sums) {
+        let mut lanes = [0.0_f32; LANES];
+        let vectors = S::as_mut_simd_f32s(&mut lanes).0;
+        for (vector, sum) in vectors.iter_mut().zip(sums) {
+            *vector = *sum;
+            *sum = simd.splat_f32s(0.0);
+        }
         for lane in lanes {
-            *total += f64::from(*lane);
-            *lane = 0.0;
+            *total += f64::from(lane);
         }
     }
 }
 
 /// Sums over the images of up to [`LANES`] channels with one value each.
-struct RowSums<'a, F> {
+struct RowSums<'a, T, const K: usize> {
     block: Block,
     x: &'a [f32],
     y: &'a [f32],
-    f: F,
+    terms: T,
 }
 
-impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for RowSums<'_, F> {
+impl<const K: usize, T: Terms<K>> WithSimd for RowSums<'_, T, K> {
     type Output = [[f64; K]; LANES];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> Self::Output {
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
         let Self {
             block: Block { map, first, size },
             x,
             y,
-            f,
+            terms,
         } = self;
         let mut totals = [[0.0; LANES]; K];
-        for (x, y) in x
-            .chunks_exact(map.channels)
-            .zip(y.chunks_exact(map.channels))
-        {
-            let pairs = x[first..first + size].iter().zip(&y[first..first + size]);
-            for (lane, (&x, &y)) in pairs.enumerate() {
-                let terms = f(lane, x, y);
-                for k in 0..K {
-                    totals[k][lane] += f64::from(terms[k]);
+        let rows = x.chunks_exact(map.channels);
+        for (x, y) in rows.zip(y.chunks_exact(map.channels)) {
+            let mut row = [[0.0; LANES]; 2];
+            row[0][..size].copy_from_slice(&x[first..first + size]);
+            row[1][..size].copy_from_slice(&y[first..first + size]);
+            let found = terms_of(simd, terms, [&row[0], &row[1]]);
+            for (totals, found) in totals.iter_mut().zip(&found) {
+                for (total, &found) in totals.iter_mut().zip(found) {
+                    *total += f64::from(found);
                 }
             }
         }
@@ -260,14 +329,26 @@ impl<const K: usize, F: Fn(usize, f32, f32) -> [f32; K]> WithSimd for RowSums<'_
 mod tests {
     use super::*;
 
+    /// Both values, and a coefficient.
+    #[derive(Clone, Copy)]
+    struct Both([f32; LANES]);
+
+    impl Terms<3> for Both {
+        #[inline(always)]
+        fn of<S: Simd>(self, _simd: S, lane: usize, x: S::f32s, y: S::f32s) -> [S::f32s; 3] {
+            [x, y, lanes::<S>(&self.0, lane)]
+        }
+    }
+
     #[test]
     fn sums_and_coefficients_belong_to_their_channel() {
         for (channels, inner) in [(3, 1), (37, 1), (3, 5), (2, 40)] {
             let map = Map::new(&[4, channels, inner]);
             let x: Vec<f32> = (0..4 * channels * inner).map(|v| (v % 11) as f32).collect();
             let twice = map.zip(&x, &x, &vec![[1.0]; channels], |x, y, [c]| c * (x + y));
+            let numbers: Vec<f32> = (0..channels).map(|channel| channel as f32).collect();
             let sums = map.per_channel(|block| {
-                let sums = block.sums(&x, &twice, |lane, x, y| [x, y, (block.first + lane) as f32]);
+                let sums = block.sums(&x, &twice, Both(block.coefficients(&numbers)));
                 sums.map(|sums| sums.map(|sum| sum as usize))
             });
             assert_eq!(sums.len(), channels);

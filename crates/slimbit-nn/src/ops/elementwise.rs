@@ -13,9 +13,10 @@ const CHUNK: usize = 1 << 15;
 /// Values that are compared side by side.
 const MIN_MAX_LANES: usize = 32;
 
-/// `f(x)` for every value.
+/// `f(x)` for every value. What `f` uses it should own (`move`): a loop that reads through a reference
+/// does not become vector code, because the results could lie there.
 pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Copy + Sync) -> Vec<f32> {
-    zip(x, x, |x, _| f(x))
+    zip(x, x, move |x, _| f(x))
 }
 
 /// `f(x, y)` for every pair of values.

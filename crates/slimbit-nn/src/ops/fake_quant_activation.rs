@@ -127,12 +127,17 @@ impl Backward<Flex, 1> for ActivationBackward {
         let (x, grid) = ops.state;
         let gradient = contiguous(grads.consume::<Flex>(&ops.node));
         if let Some(node) = node {
-            let dx = elementwise::zip(values(&x), values(&gradient), |x, dy| grid.gradient(x, dy));
+            let dx = elementwise::zip(values(&x), values(&gradient), move |x, dy| {
+                grid.gradient(x, dy)
+            });
             grads.register::<Flex>(node.id, from_values(dx, x.shape()));
         }
     }
 }
 
 fn forward(x: &FlexTensor, grid: Grid) -> FlexTensor {
-    from_values(elementwise::map(values(x), |x| grid.apply(x)), x.shape())
+    from_values(
+        elementwise::map(values(x), move |x| grid.apply(x)),
+        x.shape(),
+    )
 }
