@@ -1,14 +1,21 @@
 //! The two register-tiled inner loops of convolution.
 //!
-//! Both keep a 4 x 3 block of vector accumulators in registers: twelve independent chains hide the
-//! latency of fused multiply-add, and seven loads feed twelve of them.
+//! Both keep twelve vector accumulators in registers: so many independent chains hide the latency of
+//! fused multiply-add.
 
 use pulp::{Simd, WithSimd};
 
-/// Rows of a tile: output channels.
-pub(super) const ROWS: usize = 4;
-/// Vectors across a tile.
-pub(super) const VECTORS: usize = 3;
+/// Rows of a tile of [`OuterProducts`]: output channels. Six by two accumulators leave four of 16
+/// registers for operands; with four by three, which would leave one, the compiler spilled some into
+/// memory in every turn, here or there with every change of the code around.
+pub(super) const ROWS: usize = 6;
+/// Vectors across such a tile.
+const VECTORS: usize = 2;
+
+/// Rows of a tile of [`DotProducts`]: output channels by input channels and kernel elements. Seven
+/// loads feed twelve multiply-adds.
+pub(super) const LEFT: usize = 4;
+pub(super) const RIGHT: usize = 3;
 
 /// Floats across a tile of [`OuterProducts`].
 #[inline(always)]
@@ -17,7 +24,7 @@ pub(super) fn tile_width<S: Simd>() -> usize {
 }
 
 /// A block of output channels at consecutive panels of pixels: `out[m][p] = sum_k weights[k][m] *
-/// source[offsets[k] + p]`.
+/// source[offsets[k] + p]`, or that much more than before.
 ///
 /// The rows of the right-hand matrix are wherever `offsets` says, so a padded image can be read in
 /// place and no column matrix needs to exist.
@@ -34,6 +41,10 @@ pub(super) struct OuterProducts<'a> {
     pub(super) panel_stride: usize,
     /// [`ROWS`] rows of all panels.
     pub(super) out: &'a mut [f32],
+    /// Floats from a row of `out` to the next.
+    pub(super) out_row: usize,
+    /// Whether `out` holds sums of other depths, to which these are added.
+    pub(super) add: bool,
 }
 
 impl WithSimd for OuterProducts<'_> {
@@ -48,11 +59,19 @@ impl WithSimd for OuterProducts<'_> {
             panels,
             panel_stride,
             out,
+            out_row,
+            add,
         } = self;
         let width = tile_width::<S>();
         for panel in 0..panels {
             let source = &source[panel * panel_stride..];
             let mut tile = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+            if add {
+                for (row, tile) in tile.iter_mut().enumerate() {
+                    let (sums, _) = S::as_simd_f32s(&out[row * out_row + panel * width..]);
+                    tile.copy_from_slice(&sums[..VECTORS]);
+                }
+            }
             for (w, &offset) in weights.iter().zip(offsets) {
                 let (x, _) = S::as_simd_f32s(&source[offset..offset + width]);
                 for m in 0..ROWS {
@@ -63,7 +82,7 @@ impl WithSimd for OuterProducts<'_> {
                 }
             }
             for (row, vectors) in tile.iter().enumerate() {
-                store::<S>(vectors, &mut out[(row * panels + panel) * width..]);
+                store::<S>(vectors, &mut out[row * out_row + panel * width..]);
             }
         }
     }
@@ -76,16 +95,71 @@ pub(super) fn store<S: Simd>(vectors: &[S::f32s], target: &mut [f32]) {
     target[..vectors.len()].copy_from_slice(vectors);
 }
 
-/// Runs an inner loop as a function of its own. A part of a larger function, it shares the registers
-/// with that, and spills some of its accumulators in every turn: half the speed.
-#[inline(never)]
-pub(super) fn apart<S: Simd, W: WithSimd>(simd: S, inner_loop: W) -> W::Output {
-    simd.vectorize(inner_loop)
+/// Depths that are multiplied at a time: a panel of so many rows stays in a first-level cache of 32 KiB
+/// while all output channels are multiplied with it.
+pub(super) const DEPTH: usize = 256;
+
+/// All output channels at some panels of pixels: the matrix product of packed weights and packed
+/// panels, a block of depths at a time.
+pub(super) struct PackedProducts<'a> {
+    /// `[blocks of ROWS output channels][all depths]`.
+    pub(super) weights: &'a [[f32; ROWS]],
+    /// Of the weights.
+    pub(super) all_depths: usize,
+    /// The depths that `panels` has, at most [`DEPTH`].
+    pub(super) depths: std::ops::Range<usize>,
+    /// `[count][depths][row]`.
+    pub(super) panels: &'a [f32],
+    pub(super) count: usize,
+    /// Floats of a row of a panel: [`tile_width`] and perhaps some that are not read.
+    pub(super) row: usize,
+    /// `[blocks][ROWS][count panels]`; overwritten by the first depths, added to by the others.
+    pub(super) out: &'a mut [f32],
 }
+
+impl PackedProducts<'_> {
+    #[inline(always)]
+    pub(super) fn multiply<S: Simd>(self, simd: S) {
+        let width = tile_width::<S>();
+        let depths = self.depths;
+        let mut offsets = [0; DEPTH];
+        for (k, offset) in offsets.iter_mut().enumerate() {
+            *offset = k * self.row;
+        }
+        let length = self.count * width;
+        for panel in 0..self.count {
+            let source = &self.panels[panel * depths.len() * self.row..][..depths.len() * self.row];
+            let blocks = self.weights.chunks_exact(self.all_depths);
+            for (weights, out) in blocks.zip(self.out.chunks_exact_mut(ROWS * length)) {
+                simd.vectorize(OuterProducts {
+                    weights: &weights[depths.clone()],
+                    source,
+                    offsets: &offsets[..depths.len()],
+                    panels: 1,
+                    panel_stride: 0,
+                    out: &mut out[panel * width..],
+                    out_row: length,
+                    add: depths.start > 0,
+                });
+            }
+        }
+    }
+}
+
+/// Panels that are multiplied together: few enough that neither they nor the sums of all output
+/// channels fill the second-level cache.
+pub(super) fn panels_together(depth: usize, row: usize, rows: usize, width: usize) -> usize {
+    let packed = PACKED_FLOATS / (depth.min(DEPTH) * row);
+    let sums = PACKED_FLOATS / (rows.next_multiple_of(ROWS) * width);
+    packed.min(sums).clamp(2, 64)
+}
+
+/// Floats of panels, and of sums: an eighth of a megabyte each.
+const PACKED_FLOATS: usize = 1 << 15;
 
 /// Rows of two matrices whose dot products form a tile. Both are stored image by image.
 pub(super) struct DotProducts<'a> {
-    /// From the first of [`ROWS`] rows on.
+    /// From the first of [`LEFT`] rows on.
     pub(super) left: &'a [f32],
     /// Floats from a row of `left` to the next.
     pub(super) left_row: usize,
@@ -96,7 +170,7 @@ pub(super) struct DotProducts<'a> {
     /// Floats from an image of `right` to the next.
     pub(super) right_image: usize,
     /// Where the rows of the right-hand matrix start.
-    pub(super) offsets: [usize; VECTORS],
+    pub(super) offsets: [usize; RIGHT],
     /// Floats of a row within an image: a whole number of vectors.
     pub(super) span: usize,
     /// Images to sum over.
@@ -104,7 +178,7 @@ pub(super) struct DotProducts<'a> {
 }
 
 impl WithSimd for DotProducts<'_> {
-    type Output = [[f32; VECTORS]; ROWS];
+    type Output = [[f32; RIGHT]; LEFT];
 
     /// `[m][k]`: the dot product of row `m` of `left` and row `k` of `right`.
     #[inline(always)]
@@ -119,7 +193,7 @@ impl WithSimd for DotProducts<'_> {
             span,
             images,
         } = self;
-        let mut tile = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        let mut tile = [[simd.splat_f32s(0.0); RIGHT]; LEFT];
         for image in 0..images {
             let left = &left[image * left_image..];
             let right = &right[image * right_image..];
@@ -141,7 +215,7 @@ impl WithSimd for DotProducts<'_> {
             }
         }
         // `array::map` would leave the vector context and call every instruction.
-        let mut dots = [[0.0; VECTORS]; ROWS];
+        let mut dots = [[0.0; RIGHT]; LEFT];
         for (dots, sums) in dots.iter_mut().zip(&tile) {
             for (dot, &sum) in dots.iter_mut().zip(sums) {
                 *dot = simd.reduce_sum_f32s(sum);

@@ -6,16 +6,16 @@ use rayon::prelude::*;
 use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Grid};
 use crate::ops::host::zeros;
-use crate::ops::register_tile::{OuterProducts, ROWS, tile_width};
+use crate::ops::register_tile::{
+    DEPTH, OuterProducts, PackedProducts, ROWS, panels_together, tile_width,
+};
 
 /// Floats of staged images that one task holds at a time: about a quarter of a 512 KiB
 /// second-level cache.
 const STAGED_FLOATS: usize = 1 << 15;
-/// Floats of gathered columns that one strip holds.
-const GATHERED_FLOATS: usize = 1 << 15;
 /// Cycles that a depth takes: multiplying one tile, and gathering one panel.
 const TILE_CYCLES: usize = 6;
-const GATHER_CYCLES: usize = 10;
+const GATHER_CYCLES: usize = 8;
 /// Floats that a vector access may touch beyond the last one it needs.
 pub(super) const SLACK: usize = 64;
 
@@ -132,7 +132,7 @@ struct Scratch {
     staged: Vec<f32>,
     /// `[panels][depth][tile width and slack]`.
     gathered: Vec<f32>,
-    /// `[ROWS][positions]`.
+    /// `[output channels][positions]`.
     strip: Vec<f32>,
 }
 
@@ -235,6 +235,8 @@ fn read_in_place<S: Simd>(
             panels,
             panel_stride: lanes,
             out: strip,
+            out_row: length,
+            add: false,
         });
         for (row, values) in strip.chunks_exact(length).take(ROWS).enumerate() {
             write(block * ROWS + row, values);
@@ -254,36 +256,36 @@ fn gather<S: Simd>(
 ) {
     let lanes = tile_width::<S>();
     let depth = operand.offsets.len();
-    let row_len = lanes + ROW_SLACK;
-    let panel_len = depth * row_len;
-    let per_strip = (GATHERED_FLOATS / panel_len).clamp(2, 64) * lanes;
-    let columns: Vec<usize> = (0..depth).map(|k| k * row_len).collect();
+    let rows = operand.weights.len() / depth * ROWS;
+    let row = lanes + ROW_SLACK;
+    let per_strip = panels_together(depth, row, rows, lanes) * lanes;
     for first in (0..pixels).step_by(per_strip) {
         let count = per_strip.min(pixels - first);
         let panels = count.div_ceil(lanes);
-        grow(gathered, panels * panel_len);
-        grow(strip, ROWS * panels * lanes);
-        for (panel, columns) in gathered
-            .chunks_exact_mut(panel_len)
-            .take(panels)
-            .enumerate()
-        {
-            let from = first + panel * lanes;
-            let until = (from + lanes).min(first + count);
-            runs.gather(staged, &operand.offsets, from..until, columns, row_len);
-        }
-        for (block, weights) in operand.weights.chunks_exact(depth).enumerate() {
-            simd.vectorize(OuterProducts {
-                weights,
-                source: gathered,
-                offsets: &columns,
-                panels,
-                panel_stride: panel_len,
-                out: strip,
-            });
-            for (row, values) in strip.chunks_exact(panels * lanes).take(ROWS).enumerate() {
-                write(block * ROWS + row, first, &values[..count]);
+        grow(gathered, panels * depth.min(DEPTH) * row);
+        grow(strip, rows * panels * lanes);
+        for start in (0..depth).step_by(DEPTH) {
+            let depths = start..depth.min(start + DEPTH);
+            let columns = gathered.chunks_exact_mut(depths.len() * row);
+            for (panel, columns) in columns.take(panels).enumerate() {
+                let from = first + panel * lanes;
+                let until = (from + lanes).min(first + count);
+                let offsets = &operand.offsets[depths.clone()];
+                runs.gather(staged, offsets, from..until, columns, row);
             }
+            let products = PackedProducts {
+                weights: &operand.weights,
+                all_depths: depth,
+                depths,
+                panels: gathered,
+                count: panels,
+                row,
+                out: strip,
+            };
+            products.multiply(simd);
+        }
+        for (m, values) in strip.chunks_exact(panels * lanes).take(rows).enumerate() {
+            write(m, first, &values[..count]);
         }
     }
 }

@@ -9,12 +9,10 @@ use rayon::prelude::*;
 use super::geometry::{Conv, Sizes};
 use super::weight_gradient::sum_over_slices;
 use crate::ops::host::zeros;
-use crate::ops::register_tile::{DotProducts, OuterProducts, ROWS, VECTORS, apart, tile_width};
+use crate::ops::register_tile::{
+    DEPTH, DotProducts, LEFT, PackedProducts, RIGHT, ROWS, panels_together, tile_width,
+};
 
-/// Floats of the panels of pixels that one strip holds: a quarter of a 512 KiB second-level cache.
-const STRIP_FLOATS: usize = 1 << 15;
-/// Panels of a strip.
-const PANELS: std::ops::RangeInclusive<usize> = 2..=64;
 /// Pixels that one task handles, at least.
 const TASK_PIXELS: usize = 512;
 /// Pixels along a row of the weight gradient: seven rows fit a first-level cache of 32 KiB.
@@ -22,7 +20,7 @@ const ROW_PIXELS: usize = 1024;
 /// Pixels of a plane from which its rows are used without a copy.
 const IN_PLACE_PIXELS: usize = 256;
 /// Rows of the input that meet four rows of the output gradient while those are in the cache.
-const BLOCK_ROWS: usize = 4 * VECTORS;
+const BLOCK_ROWS: usize = 4 * RIGHT;
 
 /// Whether a convolution is of this kind.
 pub(super) fn applies(sizes: &Sizes, conv: &Conv) -> bool {
@@ -106,9 +104,9 @@ fn runs(first: usize, end: usize, pixels: usize, part: usize) -> impl Iterator<I
 #[derive(Default)]
 struct Scratch {
     runs: Vec<Run>,
-    /// `[panels][depth][tile width]`.
+    /// `[panels][depths][tile width]`.
     panels: Vec<f32>,
-    /// `[ROWS][pixels of the strip]`.
+    /// `[rows][pixels of the strip]`.
     strip: Vec<f32>,
 }
 
@@ -142,47 +140,48 @@ impl WithSimd for Task<'_> {
             strip,
         } = scratch;
         let width = tile_width::<S>();
-        let panel = depth * width;
-        let per_strip = (STRIP_FLOATS / panel).clamp(*PANELS.start(), *PANELS.end());
-        let offsets: Vec<usize> = (0..depth).map(|k| k * width).collect();
+        let blocks = rows.div_ceil(ROWS);
+        let per_strip = panels_together(depth, width, rows, width) * width;
         let total = source.len() / depth;
-        for first in (0..total).step_by(per_strip * width) {
-            let end = total.min(first + per_strip * width);
+        for first in (0..total).step_by(per_strip) {
+            let end = total.min(first + per_strip);
             let count = (end - first).div_ceil(width);
-            grow(panels, count * panel);
-            grow(strip, ROWS * count * width);
+            grow(panels, count * depth.min(DEPTH) * width);
+            grow(strip, blocks * ROWS * count * width);
             cut.clear();
             cut.extend(runs(first, end, pixels, width));
-            for k in 0..depth {
-                for run in &*cut {
-                    let from = (run.image * depth + k) * pixels + run.pixel;
-                    let to = run.to / width * panel + k * width + run.to % width;
-                    // The common length is a constant, and so a few vector moves.
-                    if run.length == width {
-                        panels[to..to + width].copy_from_slice(&source[from..from + width]);
-                    } else {
-                        panels[to..to + run.length]
-                            .copy_from_slice(&source[from..from + run.length]);
+            for start in (0..depth).step_by(DEPTH) {
+                let depths = start..depth.min(start + DEPTH);
+                for k in depths.clone() {
+                    for run in &*cut {
+                        let from = (run.image * depth + k) * pixels + run.pixel;
+                        let panel = run.to / width * depths.len() + k - start;
+                        let to = panel * width + run.to % width;
+                        // The common length is a constant, and so a few vector moves.
+                        if run.length == width {
+                            panels[to..to + width].copy_from_slice(&source[from..from + width]);
+                        } else {
+                            panels[to..to + run.length]
+                                .copy_from_slice(&source[from..from + run.length]);
+                        }
                     }
                 }
-            }
-            for (block, weights) in weights.chunks_exact(depth).enumerate() {
-                let products = OuterProducts {
+                let products = PackedProducts {
                     weights,
-                    source: panels,
-                    offsets: &offsets,
-                    panels: count,
-                    panel_stride: panel,
+                    all_depths: depth,
+                    depths,
+                    panels,
+                    count,
+                    row: width,
                     out: strip,
                 };
-                apart(simd, products);
-                let found = strip.chunks_exact(count * width).take(ROWS).enumerate();
-                for (row, values) in found.take(rows - block * ROWS) {
-                    for run in runs(first, end, pixels, usize::MAX) {
-                        let to = (run.image * rows + block * ROWS + row) * pixels + run.pixel;
-                        target[to..to + run.length]
-                            .copy_from_slice(&values[run.to..run.to + run.length]);
-                    }
+                products.multiply(simd);
+            }
+            for (row, values) in strip.chunks_exact(count * width).take(rows).enumerate() {
+                for run in runs(first, end, pixels, usize::MAX) {
+                    let to = (run.image * rows + row) * pixels + run.pixel;
+                    target[to..to + run.length]
+                        .copy_from_slice(&values[run.to..run.to + run.length]);
                 }
             }
         }
@@ -220,7 +219,7 @@ impl WithSimd for Slice<'_> {
         let (pixels, lanes) = (sizes.in_plane(), S::F32_LANES);
         let [ins, outs] = [sizes.in_channels, sizes.out_channels];
         let mut sum = vec![0.0; outs * ins];
-        if pixels >= IN_PLACE_PIXELS && pixels.is_multiple_of(lanes) && outs.is_multiple_of(ROWS) {
+        if pixels >= IN_PLACE_PIXELS && pixels.is_multiple_of(lanes) && outs.is_multiple_of(LEFT) {
             let images = input.chunks_exact(ins * pixels);
             for (input, gradient) in images.zip(gradient.chunks_exact(outs * pixels)) {
                 for first in (0..pixels).step_by(ROW_PIXELS) {
@@ -239,7 +238,7 @@ impl WithSimd for Slice<'_> {
         let row = ROW_PIXELS.min(total).next_multiple_of(lanes);
         // Rows whose distance is a power of two share the sets of the caches.
         let pitch = row + 2 * lanes;
-        let mut left = vec![0.0; outs.next_multiple_of(ROWS) * pitch];
+        let mut left = vec![0.0; outs.next_multiple_of(LEFT) * pitch];
         let mut right = vec![0.0; ins * pitch];
         for first in (0..total).step_by(row) {
             let end = total.min(first + row);
@@ -281,9 +280,9 @@ impl Rows<'_> {
     #[inline(always)]
     fn add_products<S: Simd>(&self, simd: S, [ins, outs]: [usize; 2], sum: &mut [f32]) {
         for block in (0..ins).step_by(BLOCK_ROWS) {
-            for out in (0..outs).step_by(ROWS) {
-                for first in (block..ins.min(block + BLOCK_ROWS)).step_by(VECTORS) {
-                    let products = DotProducts {
+            for out in (0..outs).step_by(LEFT) {
+                for first in (block..ins.min(block + BLOCK_ROWS)).step_by(RIGHT) {
+                    let tile = simd.vectorize(DotProducts {
                         left: &self.left[out * self.pitch..],
                         left_row: self.pitch,
                         left_image: 0,
@@ -293,9 +292,8 @@ impl Rows<'_> {
                         offsets: std::array::from_fn(|v| (first + v).min(ins - 1) * self.pitch),
                         span: self.span,
                         images: 1,
-                    };
-                    let tile = apart(simd, products);
-                    let columns = VECTORS.min(ins - first);
+                    });
+                    let columns = RIGHT.min(ins - first);
                     for (row, dots) in tile.iter().enumerate().take(outs - out) {
                         let at = (out + row) * ins + first;
                         for (t, v) in sum[at..at + columns].iter_mut().zip(dots) {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::dense::SLACK;
 use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Sizes};
-use crate::ops::register_tile::{DotProducts, ROWS, VECTORS};
+use crate::ops::register_tile::{DotProducts, LEFT, RIGHT};
 
 /// Pixels per slice of the sum, at least: adding a slice to the total must cost little beside it.
 const SLICE_PIXELS: usize = 512;
@@ -73,7 +73,7 @@ pub(super) fn weight_gradient(
         .flat_map(|channel| taps.iter().map(move |tap| channel * plane + tap.offset))
         .collect();
     let depth = offsets.len();
-    offsets.resize(depth.next_multiple_of(VECTORS), offsets[depth - 1]);
+    offsets.resize(depth.next_multiple_of(RIGHT), offsets[depth - 1]);
     sum_over_slices(sizes, input, output_gradient, |input, gradient| {
         Arch::new().dispatch(Slice {
             plan,
@@ -117,7 +117,7 @@ impl WithSimd for Slice<'_> {
         let layout = Layout::new::<S>(plan, sizes, total);
 
         let mut staged = vec![0.0; layout.batch * staged_image + SLACK];
-        let mut left = vec![0.0; layout.blocks * layout.parts * ROWS * layout.span];
+        let mut left = vec![0.0; layout.blocks * layout.parts * LEFT * layout.span];
         let mut columns = vec![0.0; layout.block_rows * (layout.span + ROW_SLACK)];
         let mut sum = vec![0.0; sizes.out_channels * depth];
         for group in 0..sizes.groups {
@@ -151,23 +151,23 @@ impl WithSimd for Slice<'_> {
                         (&staged, Starts::Offsets(offsets))
                     };
                     for out_block in 0..layout.blocks {
-                        let left = &left[out_block * layout.parts * ROWS * layout.span..];
-                        for triple in 0..offsets.len() / VECTORS {
+                        let left = &left[out_block * layout.parts * LEFT * layout.span..];
+                        for triple in 0..offsets.len() / RIGHT {
                             let tile = simd.vectorize(DotProducts {
                                 left,
                                 left_row: layout.span,
-                                left_image: ROWS * layout.span,
+                                left_image: LEFT * layout.span,
                                 right,
                                 right_image: staged_image,
                                 offsets: starts.triple(triple),
                                 span: layout.span,
                                 images: if layout.gathered { 1 } else { images },
                             });
-                            let rows = ROWS.min(per_group - out_block * ROWS);
-                            let column = block * layout.block_rows + triple * VECTORS;
-                            let columns = VECTORS.min(depth - column);
+                            let rows = LEFT.min(per_group - out_block * LEFT);
+                            let column = block * layout.block_rows + triple * RIGHT;
+                            let columns = RIGHT.min(depth - column);
                             for (row, dots) in tile.iter().enumerate().take(rows) {
-                                let at = (out_block * ROWS + row) * depth + column;
+                                let at = (out_block * LEFT + row) * depth + column;
                                 for (t, v) in group_sum[at..at + columns].iter_mut().zip(dots) {
                                     *t += v;
                                 }
@@ -191,10 +191,10 @@ enum Starts<'a> {
 
 impl Starts<'_> {
     #[inline(always)]
-    fn triple(&self, triple: usize) -> [usize; VECTORS] {
+    fn triple(&self, triple: usize) -> [usize; RIGHT] {
         std::array::from_fn(|v| match self {
-            Self::Offsets(offsets) => offsets[triple * VECTORS + v],
-            Self::Rows(length) => (triple * VECTORS + v) * length,
+            Self::Offsets(offsets) => offsets[triple * RIGHT + v],
+            Self::Rows(length) => (triple * RIGHT + v) * length,
         })
     }
 }
@@ -212,7 +212,7 @@ struct Layout {
     parts: usize,
     /// Floats of a part, a whole number of vectors.
     span: usize,
-    /// Blocks of [`ROWS`] output channels.
+    /// Blocks of [`LEFT`] output channels.
     blocks: usize,
     /// Right-hand rows that are used together while they are in the first-level cache.
     block_rows: usize,
@@ -248,19 +248,19 @@ impl Layout {
             batch,
             parts,
             span,
-            blocks: channels.div_ceil(ROWS),
-            block_rows: rows.max(1).next_multiple_of(VECTORS),
+            blocks: channels.div_ceil(LEFT),
+            block_rows: rows.max(1).next_multiple_of(RIGHT),
             output: sizes.output,
             pitch,
         }
     }
 
-    /// Copies an image's output gradient to its place in `[blocks][parts][ROWS][span]`.
+    /// Copies an image's output gradient to its place in `[blocks][parts][LEFT][span]`.
     fn spread(&self, channels: &[f32], image: usize, left: &mut [f32]) {
         let [height, width] = self.output;
         for (channel, values) in channels.chunks_exact(height * width).enumerate() {
             let part = if self.gathered { 0 } else { image };
-            let row = (channel / ROWS * self.parts + part) * ROWS + channel % ROWS;
+            let row = (channel / LEFT * self.parts + part) * LEFT + channel % LEFT;
             let row = &mut left[row * self.span..(row + 1) * self.span];
             if self.gathered {
                 row[image * values.len()..(image + 1) * values.len()].copy_from_slice(values);
