@@ -47,8 +47,13 @@ pub enum NnError {
         /// Bytes wanted.
         wanted: usize,
     },
-    /// Text that names no device.
-    Device(String),
+    /// Text that names no device, or one that is not there.
+    Device {
+        /// The text.
+        name: String,
+        /// What is wrong with it, and the remedy.
+        what: String,
+    },
 }
 
 impl fmt::Display for NnError {
@@ -76,9 +81,7 @@ impl fmt::Display for NnError {
                 f,
                 "state of {got} bytes, wanted {wanted}: it was saved for other parameters, or is cut short"
             ),
-            Self::Device(name) => {
-                write!(f, "unknown device `{name}`; the devices are: cpu")
-            }
+            Self::Device { name, what } => write!(f, "device `{name}`: {what}"),
         }
     }
 }

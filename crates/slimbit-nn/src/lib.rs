@@ -49,7 +49,7 @@ mod stagewise;
 mod value;
 
 pub use deployed::StageCodes;
-pub use device::parse_device;
+pub use device::{describe_device, parse_device};
 pub use diagnostics::{effective_rank, feature_std};
 pub use ema::ema_update;
 pub use error::NnError;

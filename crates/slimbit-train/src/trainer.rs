@@ -3,8 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use slimbit_data::{Dataset, Loader, LoaderConfig, ViewBatch};
 use slimbit_graph::{Array, Graph, Shape, Width, backbones};
+use slimbit_nn::{describe_device, parse_device};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::{Loss, WatchAction};
@@ -56,7 +58,8 @@ pub enum Outcome {
 /// A training run: the network, its data and its run directory.
 ///
 /// A run that is killed at any moment and resumed ends with the same bits as one that is not: draws are functions of
-/// the iteration's number, and a checkpoint holds everything else.
+/// the iteration's number, and a checkpoint holds everything else. It trains on the CPU unless it is told
+/// [another device](Trainer::on_device).
 pub struct Trainer {
     config: TrainConfig,
     run: RunDir,
@@ -101,7 +104,7 @@ impl Trainer {
         check_fit(&config, &graph)?;
         let loader = open_loader(&config)?;
         let teacher = find_frozen(&config)?;
-        let learner = Learner::init(graph, &config, teacher.as_ref())?;
+        let learner = Learner::init(graph, &config, teacher.as_ref(), &parse_device("cpu")?)?;
         let run = RunDir::create(run_dir, &config)?;
         // Before the first checkpoint, without which there is nothing to resume.
         if let Some(teacher) = &teacher {
@@ -136,7 +139,8 @@ impl Trainer {
         let loader = open_loader(&config)?;
         let step = checkpoint.step;
         let teacher = run.teacher(&config)?;
-        let learner = Learner::from_checkpoint(&checkpoint, &config, teacher.as_ref())?;
+        let device = parse_device("cpu")?;
+        let learner = Learner::from_checkpoint(&checkpoint, &config, teacher.as_ref(), &device)?;
         let watch = watch_of(&checkpoint);
         Ok(Self::assemble(config, run, loader, learner, watch, step))
     }
@@ -163,6 +167,22 @@ impl Trainer {
             step,
             stop,
         }
+    }
+
+    /// Goes on on another device, from the same state to the bit. The device is not part of the run: neither the
+    /// settings nor the checkpoints name it, and each resumed part may be on another. Bits are reproduced on one and
+    /// the same device only.
+    ///
+    /// # Errors
+    /// A frozen teacher of the run that cannot be read.
+    pub fn on_device(mut self, device: &Device) -> Result<Self, TrainError> {
+        if *device == self.learner.device() {
+            return Ok(self);
+        }
+        let teacher = self.run.teacher(&self.config)?;
+        let state = self.checkpoint();
+        self.learner = Learner::from_checkpoint(&state, &self.config, teacher.as_ref(), device)?;
+        Ok(self)
     }
 
     /// The settings.
@@ -203,9 +223,10 @@ impl Trainer {
         let mut recorder = Recorder::open(&self.run, self.step)?;
         let (done, steps) = self.progress();
         recorder.log(&format!(
-            "{} images, {} epochs, {steps} iterations; starting at {done}",
+            "{} images, {} epochs, {steps} iterations; starting at {done} on {}",
             self.loader.dataset().len(),
             self.timeline.epochs(),
+            describe_device(&self.learner.device()),
         ))?;
         let result = self.train(&mut recorder, on_event);
         let told = recorder.log(&match &result {
@@ -297,16 +318,18 @@ impl Trainer {
             return Err(cause);
         }
         let teacher = self.run.teacher(&self.config)?;
+        let device = self.learner.device();
         match self.run.healthy().latest() {
             Ok(Some(checkpoint)) => {
                 let teacher = teacher.as_ref();
-                self.learner = Learner::from_checkpoint(&checkpoint, &self.config, teacher)?;
+                self.learner =
+                    Learner::from_checkpoint(&checkpoint, &self.config, teacher, &device)?;
                 self.watch = watch_of(&checkpoint);
                 self.step = checkpoint.step;
             }
             _ => {
                 let graph = self.learner.graph().clone();
-                self.learner = Learner::init(graph, &self.config, teacher.as_ref())?;
+                self.learner = Learner::init(graph, &self.config, teacher.as_ref(), &device)?;
                 self.watch = Watch::default();
                 self.step = 0;
             }

@@ -10,6 +10,8 @@ use burn_flex::FlexTensor;
 
 use super::activation::{Activation, clamp, gate};
 use super::channels::Map;
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::host::{contiguous, from_values, values};
 
 /// `act(x * scale + shift)` for `x` `[batch, channels, ...]` with `scale` and `shift` `[channels]`.
@@ -24,6 +26,10 @@ pub fn affine_act<const D: usize>(
     shift: Tensor<1>,
     activation: Activation,
 ) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::affine_act(x, scale, shift, activation);
+    }
     Tensor::from_dispatch(<Dispatch as AffineBackend>::affine_act(
         x.into_dispatch(),
         scale.into_dispatch(),

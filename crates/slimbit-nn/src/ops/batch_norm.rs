@@ -14,6 +14,8 @@ use pulp::Simd;
 use super::activation::{Activation, gate};
 use super::affine::affine;
 use super::channels::{LANES, Map, Terms, lanes};
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::host::{contiguous, from_values, values};
 
 /// A normalised batch and the statistics that normalised it.
@@ -54,6 +56,10 @@ pub fn batch_norm_act<const D: usize>(
     eps: f32,
     activation: Activation,
 ) -> BatchNorm<D> {
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::batch_norm_act(x, gamma, beta, eps, activation);
+    }
     let dims = x.dims();
     let count = dims.iter().product::<usize>() / dims[1].max(1);
     let (output, mean, variance) = <Dispatch as BatchNormBackend>::batch_norm(

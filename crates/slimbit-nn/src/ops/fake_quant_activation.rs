@@ -8,6 +8,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::elementwise;
 use super::host::{contiguous, from_values, values};
 
@@ -45,16 +47,20 @@ pub fn fake_quant_activation<const D: usize>(
         zero_point: zero_point as f32,
         last: ((1u32 << bits) - 1) as f32,
     };
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::fake_quant_activation(x, grid);
+    }
     let y = <Dispatch as ActivationQuantiser>::fake_quant_activation(x.into_dispatch(), grid);
     Tensor::from_dispatch(y)
 }
 
 /// An affine grid. All codes of up to 16 bits are exact in `f32`.
 #[derive(Clone, Copy, Debug)]
-struct Grid {
-    scale: f32,
-    zero_point: f32,
-    last: f32,
+pub(super) struct Grid {
+    pub(super) scale: f32,
+    pub(super) zero_point: f32,
+    pub(super) last: f32,
 }
 
 impl Grid {

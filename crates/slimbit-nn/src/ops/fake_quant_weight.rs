@@ -11,6 +11,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use slimbit_num::WeightGrid;
 
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::elementwise::MinMax;
 use super::host::{contiguous, from_values, values};
 
@@ -62,19 +64,23 @@ pub fn fake_quant_weight<const D: usize>(
         grid,
         detach_scale,
     };
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&w.device()) {
+        return composite::fake_quant_weight(w, quantiser);
+    }
     let v = <Dispatch as WeightQuantiser>::fake_quant_weight(w.into_dispatch(), quantiser);
     Tensor::from_dispatch(v)
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Quantiser {
+pub(super) struct Quantiser {
     bits: u8,
     grid: WeightGrid,
-    detach_scale: bool,
+    pub(super) detach_scale: bool,
 }
 
 impl Quantiser {
-    fn codes(self, max_abs: f32) -> Codes {
+    pub(super) fn codes(self, max_abs: f32) -> Codes {
         let last = |bits: u8| ((1u32 << (bits - 1)) - 1) as f32;
         if self.bits > 8 {
             let half_range = ((1u32 << self.bits) - 1) as f32 / 2.0;
@@ -105,21 +111,21 @@ const MIN_SCALE: f32 = 1e-12;
 /// The codes of one channel on any grid, in a form without branches: the code at full precision,
 /// of which the upper part is kept. Codes are integers in `f32`, so every step is exact.
 #[derive(Clone, Copy)]
-struct Codes {
+pub(super) struct Codes {
     /// Value of one unit of the code at full precision, and the largest such code.
-    scale: f32,
-    last: f32,
+    pub(super) scale: f32,
+    pub(super) last: f32,
     /// Added before the lower part is dropped.
-    round: f32,
+    pub(super) round: f32,
     /// One over the number of codes that become one.
-    keep: f32,
+    pub(super) keep: f32,
     /// The largest code that is left.
-    kept_last: f32,
+    pub(super) kept_last: f32,
     /// The multiplier is `times * code + plus`.
-    times: f32,
-    plus: f32,
+    pub(super) times: f32,
+    pub(super) plus: f32,
     /// Value of one unit of the multiplier.
-    unit: f32,
+    pub(super) unit: f32,
 }
 
 impl Codes {

@@ -8,12 +8,17 @@
 //! Every operator gives the same bits from run to run and for any number of threads: work is cut
 //! by shape alone, and partial sums are added in a fixed order.
 //!
+//! With the feature `gpu` they take tensors on a GPU too, in the form that `composite` has of them:
+//! the same values and gradients up to rounding.
+//!
 //! Shapes that do not fit together are a programming error and panic, as in Burn itself.
 
 mod activation;
 mod affine;
 mod batch_norm;
 mod channels;
+#[cfg(feature = "gpu")]
+mod composite;
 mod conv2d;
 mod elementwise;
 mod fake_quant_activation;
@@ -26,6 +31,8 @@ mod shortcut;
 pub use activation::Activation;
 pub use affine::affine_act;
 pub use batch_norm::{BatchNorm, batch_norm_act};
+#[cfg(feature = "gpu")]
+pub(crate) use composite::needed_on as needs_composites;
 pub(crate) use conv2d::conv2d_fast;
 pub use conv2d::{Conv, conv2d};
 pub use fake_quant_activation::fake_quant_activation;

@@ -3,6 +3,8 @@
 use burn::Tensor;
 use burn::backend::Flex;
 
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::elementwise;
 use super::host::{contiguous, values};
 
@@ -18,6 +20,10 @@ use super::host::{contiguous, values};
 /// assert_eq!(min_max(x), (-1.0, 3.0));
 /// ```
 pub fn min_max<const D: usize>(x: Tensor<D>) -> (f32, f32) {
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::min_max(x);
+    }
     match x.without_autodiff().try_into_primitive::<Flex>() {
         Ok(x) => elementwise::min_max(values(&contiguous(x))),
         Err(e) => panic!("{e:?}"),

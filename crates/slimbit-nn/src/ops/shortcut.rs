@@ -9,6 +9,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::host::{contiguous, dims, from_values, values, zeros};
 
 /// Every `stride`-th row and column of `x` `[batch, channels, rows, columns]`, with channels of
@@ -23,6 +25,10 @@ pub fn pad_shortcut(x: Tensor<4>, channels: usize, stride: usize) -> Tensor<4> {
         stride > 0 && own <= channels,
         "a shortcut cannot take {own} channels to {channels} with a stride of {stride}"
     );
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::pad_shortcut(x, channels, stride);
+    }
     Tensor::from_dispatch(<Dispatch as ShortcutBackend>::pad_shortcut(
         x.into_dispatch(),
         channels,

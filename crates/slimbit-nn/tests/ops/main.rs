@@ -3,6 +3,8 @@
 mod batch_norm;
 mod conv2d;
 mod fake_quant;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod shortcut;
 
 use burn::tensor::TensorData;

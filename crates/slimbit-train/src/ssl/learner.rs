@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
 use slimbit_graph::{Array, Graph, ParamSpec, Params, Width};
-use slimbit_nn::{
-    GroupReg, Head, HeadSpec, MapProjector, Net, NnError, ParamStore, Sgd, parse_device,
-};
+use slimbit_nn::{GroupReg, Head, HeadSpec, MapProjector, Net, NnError, ParamStore, Sgd};
 
 use super::queue::Queue;
 use super::teacher::Teacher;
@@ -64,8 +63,9 @@ impl Learner {
         graph: Graph,
         config: &TrainConfig,
         frozen: Option<&Checkpoint>,
+        device: &Device,
     ) -> Result<Self, TrainError> {
-        let device = parse_device("cpu")?.autodiff();
+        let device = device.clone().autodiff();
         let init = match config.model.init {
             Init::Uniform => slimbit_nn::Init::KaimingUniform,
             Init::FanOut => slimbit_nn::Init::KaimingNormalFanOut,
@@ -110,7 +110,7 @@ impl Learner {
             Target::Ema => Some(Teacher::following(&net, &projector)),
             Target::Frozen => {
                 let checkpoint = frozen.expect("found, or kept, before the learner is made");
-                Some(Teacher::frozen(checkpoint, config)?)
+                Some(Teacher::frozen(checkpoint, config, &device)?)
             }
             Target::Online | Target::Quantised => None,
         };
@@ -132,6 +132,11 @@ impl Learner {
 
     pub(crate) fn graph(&self) -> &Graph {
         self.net.graph()
+    }
+
+    /// The device that it learns on.
+    pub(crate) fn device(&self) -> Device {
+        self.net.store().device().clone().without_autodiff()
     }
 
     /// Everything that is trained, and what it is part of.
@@ -201,8 +206,9 @@ impl Learner {
         checkpoint: &Checkpoint,
         config: &TrainConfig,
         frozen: Option<&Checkpoint>,
+        device: &Device,
     ) -> Result<Self, TrainError> {
-        let mut learner = Self::init(checkpoint.graph.clone(), config, frozen)?;
+        let mut learner = Self::init(checkpoint.graph.clone(), config, frozen, device)?;
         let parts = learner.trained_parts();
         let (_, stores) = learner.descent();
         for (part, store) in parts.into_iter().zip(stores) {

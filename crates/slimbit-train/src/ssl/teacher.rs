@@ -1,7 +1,8 @@
 //! Who gives the targets, where it is not the network itself.
 
+use burn::tensor::Device;
 use slimbit_graph::Width;
-use slimbit_nn::{Head, Net, parse_device};
+use slimbit_nn::{Head, Net};
 use toml::Table;
 
 use super::learner::{HEADS, PROJECTOR, load, params, projector_of};
@@ -34,6 +35,7 @@ impl Teacher {
     pub(super) fn frozen(
         checkpoint: &Checkpoint,
         config: &TrainConfig,
+        device: &Device,
     ) -> Result<Self, TrainError> {
         let own = &checkpoint.config;
         if own.heads.dim != config.heads.dim {
@@ -51,7 +53,7 @@ impl Teacher {
             );
             return Err(TrainError::value("preprocess", what));
         }
-        let device = parse_device("cpu")?;
+        let device = device.clone().without_autodiff();
         let width = Width::new(own.objective.widths.max)?;
         let net = Net::from_params(
             checkpoint.graph.clone(),

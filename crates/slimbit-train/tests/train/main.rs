@@ -3,6 +3,8 @@
 mod config_fuzz;
 mod finetune;
 mod frozen;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod methods;
 mod resume;
 mod step;

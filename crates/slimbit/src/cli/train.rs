@@ -42,6 +42,10 @@ pub struct PretrainArgs {
     /// Continue the run in this directory, to the same weights as if it had never stopped.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "config", "overrides"])]
     pub resume: Option<PathBuf>,
+    /// What trains: `cpu`, `gpu`, or `gpu:N`, the N-th adapter from 0. GPUs need a program that was built
+    /// with `--features gpu`. Not part of the run: a resumed one may go on on another device.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
     /// Print the resolved configuration and stop.
     #[arg(long)]
     pub print_config: bool,

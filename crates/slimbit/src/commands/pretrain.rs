@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
+use slimbit_nn::parse_device;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
 use super::dashboard::Dashboard;
@@ -10,7 +11,9 @@ use super::{Outcome, interrupt, progress};
 use crate::cli::PretrainArgs;
 
 pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
-    let mut trainer = match &args.resume {
+    // A device that is not there must not leave a run behind that never began.
+    let device = parse_device(&args.device)?;
+    let trainer = match &args.resume {
         Some(run) => Trainer::resume(run)?,
         None => {
             let config = config(args)?;
@@ -21,6 +24,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
             Trainer::new(config, &args.out)?
         }
     };
+    let mut trainer = trainer.on_device(&device)?;
     let display = match args.dashboard {
         true => {
             let title = trainer.run_dir().path().display().to_string();

@@ -24,6 +24,9 @@ fn bad_settings_are_named() {
     assert!(pretrain("objective.widths.min=1.5").contains("objective.widths.min"));
     assert!(pretrain("objective.bits.weight=[1,8]").contains("objective.bits.weight"));
     assert!(pretrain("model.backbone=resnet19").contains("resnet18"));
+    assert!(pretrain("--device=cuda").contains("cpu, gpu, gpu:N"));
+    #[cfg(not(feature = "gpu"))]
+    assert!(pretrain("--device=gpu").contains("--features gpu"));
     assert!(!out.exists());
     assert!(fails(&["export", text(&f.run), "--bits", "W9A8"]).contains("W9A8"));
     assert!(fails(&["bench", text(&f.file), "--point", "0.3x W8A8"]).contains("1x W8A8"));

@@ -19,6 +19,8 @@ use burn_flex::FlexTensor;
 use self::dense::Channels;
 pub use self::geometry::Conv;
 use self::geometry::{Correlation, Sizes};
+#[cfg(feature = "gpu")]
+use super::composite;
 use super::host::{contiguous, dims, from_values, values};
 
 /// Convolves `x` `[images, in, rows, columns]` with `w` `[out, in / groups, kernel rows, kernel
@@ -46,6 +48,10 @@ use super::host::{contiguous, dims, from_values, values};
 /// assert_eq!(y.max().into_scalar::<f32>(), 18.0);
 /// ```
 pub fn conv2d(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::conv2d(x, w, conv);
+    }
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ConvBackend>::conv2d_nchw(
         x,
@@ -57,6 +63,10 @@ pub fn conv2d(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
 
 /// As [`conv2d`], by the faster way on plain devices too.
 pub(crate) fn conv2d_fast(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
+    #[cfg(feature = "gpu")]
+    if composite::needed_on(&x.device()) {
+        return composite::conv2d(x, w, conv);
+    }
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ConvBackend>::conv2d_nchw(
         x,
