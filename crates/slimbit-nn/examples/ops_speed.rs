@@ -125,16 +125,16 @@ fn normalisations(only: &str) {
     for (channels, size) in maps {
         let name = format!("batch-norm + relu {channels} @{size}");
         if name.contains(only) {
-            normalisation(&name, random([IMAGES, channels, size, size]));
+            normalisation(&name, &random([IMAGES, channels, size, size]));
         }
     }
     let name = "batch-norm + relu [256, 512]";
     if name.contains(only) {
-        normalisation(name, random([256, 512]));
+        normalisation(name, &random([256, 512]));
     }
 }
 
-fn normalisation<const D: usize>(name: &str, x: Tensor<D>) {
+fn normalisation<const D: usize>(name: &str, x: &Tensor<D>) {
     let channels = x.dims()[1];
     let (gamma, beta) = (random([channels]), random([channels]));
     let operands = || (x.clone(), gamma.clone(), beta.clone());
