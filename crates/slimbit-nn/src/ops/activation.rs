@@ -33,6 +33,5 @@ pub(super) fn clamp(z: f32, (low, high): (f32, f32)) -> f32 {
 /// The gradient `g` where the pre-activation lies strictly inside the bounds, else zero.
 #[inline(always)]
 pub(super) fn gate(g: f32, z: f32, (low, high): (f32, f32)) -> f32 {
-    // Both comparisons, always: a branch between them would keep the loop from becoming vector code.
-    if (z > low) & (z < high) { g } else { 0.0 }
+    if z > low && z < high { g } else { 0.0 }
 }

@@ -119,8 +119,8 @@ fn terms_of<S: Simd, const K: usize>(
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     map: Map,
-    pub(super) first: usize,
-    pub(super) size: usize,
+    first: usize,
+    size: usize,
 }
 
 impl Block {

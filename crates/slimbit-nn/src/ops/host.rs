@@ -34,6 +34,13 @@ pub(super) fn zeros(count: usize) -> Vec<f32> {
     zeros.with_min_len(ZEROS).collect()
 }
 
+/// Makes a buffer at least `length` long; new floats are zero.
+pub(super) fn grow(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+}
+
 /// A tensor that owns `values`.
 pub(super) fn from_values(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::gather::{ROW_SLACK, Runs};
 use super::geometry::{Correlation, Grid};
-use crate::ops::host::zeros;
+use crate::ops::host::{grow, zeros};
 use crate::ops::register_tile::{
     DEPTH, OuterProducts, PackedProducts, ROWS, panels_together, tile_width,
 };
@@ -287,13 +287,6 @@ fn gather<S: Simd>(
         for (m, values) in strip.chunks_exact(panels * lanes).take(rows).enumerate() {
             write(m, first, &values[..count]);
         }
-    }
-}
-
-/// Makes a buffer at least `length` long; new floats are zero.
-fn grow(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
     }
 }
 

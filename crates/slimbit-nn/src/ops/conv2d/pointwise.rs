@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Conv, Sizes};
 use super::weight_gradient::sum_over_slices;
-use crate::ops::host::zeros;
+use crate::ops::host::{grow, zeros};
 use crate::ops::register_tile::{
     DEPTH, DotProducts, LEFT, PackedProducts, RIGHT, ROWS, panels_together, tile_width,
 };
@@ -303,13 +303,6 @@ impl Rows<'_> {
                 }
             }
         }
-    }
-}
-
-/// Makes a buffer at least `length` long.
-fn grow(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
     }
 }
 

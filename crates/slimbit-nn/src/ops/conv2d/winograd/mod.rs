@@ -26,7 +26,7 @@ use self::tiles::{Cut, Products, ToInput, ToOutput, Transform, product_position,
 use self::transforms::{Input, KERNEL, Linear, OUTPUTS, OutputAdjoint, POSITIONS, SIDE};
 use super::geometry::{Conv, Sizes};
 use super::weight_gradient::sum_in_order;
-use crate::ops::host::zeros;
+use crate::ops::host::{grow, zeros};
 
 /// Products that are worth a task of their own.
 const TASK_PRODUCTS: usize = 1 << 21;
@@ -405,11 +405,4 @@ fn each_group(
             let tile = cut.tiles_of(group * cut.images_per_group);
             f(tile, images, planes, working);
         });
-}
-
-/// Makes a buffer at least `length` long; new floats are zero.
-fn grow(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
 }
