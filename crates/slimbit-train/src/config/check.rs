@@ -222,6 +222,7 @@ impl TrainConfig {
                 ));
             }
         }
+        within("objective.bits.first_quarter", bits.first_quarter, 0..=3)?;
         within("objective.bits.full_width", bits.full_width, 0.0..=1.0)?;
         within("objective.bits.float", bits.float, 0.0..=1.0)?;
         within("objective.bits.narrow_width", bits.narrow_width, 0.0..=1.0)?;

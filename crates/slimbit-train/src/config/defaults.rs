@@ -64,6 +64,7 @@ impl Default for TrainConfig {
                     weight: [2, 8],
                     act: [4, 8],
                     schedule: Course::Dynamic,
+                    first_quarter: 0,
                     full_width: 0.5,
                     float: 0.25,
                     narrow_width: 0.5,

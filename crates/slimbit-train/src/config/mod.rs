@@ -295,6 +295,8 @@ pub struct BitsConfig {
     pub act: [u8; 2],
     /// How the smallest bits develop.
     pub schedule: Course,
+    /// The quarter of the run, 0 to 3, from which on students are quantised; until then only widths are trained.
+    pub first_quarter: u8,
     /// Probability that one narrow student is replaced by the quantised full-width network (p).
     pub full_width: f64,
     /// Probability that a narrow student stays float (q).

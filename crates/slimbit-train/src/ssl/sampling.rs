@@ -57,7 +57,7 @@ impl Networks {
         let base = widths.next().expect("at least one width is drawn");
         let mut narrow: Vec<Width> = widths.collect();
         let bits = &objective.bits;
-        if !bits.enabled {
+        if !bits.enabled || quarter < usize::from(bits.first_quarter) {
             let students = narrow
                 .into_iter()
                 .map(|width| Student { width, bits: None });
@@ -328,6 +328,29 @@ mod tests {
             (f64::from(float) / f64::from(narrow) - 0.25).abs() < 0.03,
             "{float} of {narrow}"
         );
+    }
+
+    /// Until bits are in play a run is one of widths, draw by draw.
+    #[test]
+    fn bits_wait_for_their_first_quarter() {
+        let mut objective = objective("combined/resnet18-cifar10");
+        objective.bits.first_quarter = 2;
+        let mut widths_only = objective.clone();
+        widths_only.bits.enabled = false;
+        for step in 0..200 {
+            for quarter in 0..4 {
+                let networks = Networks::draw(&objective, 9, step, quarter);
+                if quarter < 2 {
+                    assert_eq!(networks, Networks::draw(&widths_only, 9, step, quarter));
+                }
+                let rounded = networks.students.iter().filter(|s| s.bits.is_some());
+                assert!(quarter >= 2 || rounded.count() == 0);
+            }
+            let later = Networks::draw(&objective, 9, step, 3);
+            objective.bits.first_quarter = 0;
+            assert_eq!(later, Networks::draw(&objective, 9, step, 3));
+            objective.bits.first_quarter = 2;
+        }
     }
 
     #[test]
