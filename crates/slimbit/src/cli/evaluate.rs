@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use slimbit_graph::Point;
+use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
 use super::{GridArgs, at_least_one};
@@ -19,10 +19,23 @@ pub enum ProbeKind {
     Top1,
 }
 
+/// Where the batch-norm statistics of a float network come from.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchNorm {
+    /// The mean over batches of training images.
+    #[default]
+    Cumulative,
+    /// Three passes over the same, each batch counting a tenth (as US3L's code does).
+    Exponential,
+    /// Nowhere: mean 0 and variance 1, a control, which must be bad.
+    None,
+}
+
 /// Arguments of `probe`.
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
-    /// The .slim file; for `--kind top1` also a float network.
+    /// The .slim file; or a run directory, for its float network at every width; for `--kind top1`
+    /// also a float network.
     pub file: PathBuf,
     /// Labelled images, with train and test parts. `--kind top1` needs no training images; there,
     /// class folders that are all named by numbers are those classes.
@@ -39,6 +52,13 @@ pub struct ProbeArgs {
     /// Only these points (repeatable); by default all in the file.
     #[arg(long)]
     pub point: Vec<Point>,
+    /// The widths of a run directory [default: 1,0.75,0.5,0.25].
+    #[arg(long, value_delimiter = ',')]
+    pub widths: Option<Vec<Width>>,
+    /// How batch-norm of a run directory is estimated at each width, for the training images
+    /// [default: cumulative].
+    #[arg(long, value_enum)]
+    pub batch_norm: Option<BatchNorm>,
     /// Use at most this many training images; for `--kind top1`, test images.
     #[arg(long)]
     pub limit: Option<usize>,

@@ -24,7 +24,8 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     }
     let checkpoint = latest_checkpoint(&args.run)?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
-    check_trained(&checkpoint, &points)?;
+    let widths: Vec<Width> = points.iter().map(|point| point.width).collect();
+    check_trained(&checkpoint, &widths)?;
     let path = args
         .images
         .as_deref()
@@ -73,18 +74,17 @@ pub(super) fn latest_checkpoint(run: &Path) -> Result<Checkpoint> {
 }
 
 /// Refuses widths that have no trained weights, and warns of those that were never trained by themselves.
-fn check_trained(checkpoint: &Checkpoint, points: &[Point]) -> Result<()> {
-    let widths = &checkpoint.config.objective.widths;
-    for point in points {
-        let width = point.width.get();
-        if width > widths.max {
+pub(super) fn check_trained(checkpoint: &Checkpoint, widths: &[Width]) -> Result<()> {
+    let trained = &checkpoint.config.objective.widths;
+    for width in widths {
+        if width.get() > trained.max {
             bail!(
-                "{point} is wider than the trained {}x; choose others with --widths",
-                widths.max
+                "{width} is wider than the trained {}x; choose others with --widths",
+                trained.max
             );
         }
-        if width < widths.min {
-            log::warn!("{point}: the run trained no width below {}x", widths.min);
+        if width.get() < trained.min {
+            log::warn!("{width}: the run trained no width below {}x", trained.min);
         }
     }
     Ok(())
@@ -147,7 +147,8 @@ pub(super) fn make(checkpoint: &Checkpoint, statistics: &[PointStatistics]) -> R
     Ok(model)
 }
 
-fn settings(checkpoint: &Checkpoint) -> Result<Settings> {
+/// What calibration and lowering need to know besides the network.
+pub(super) fn settings(checkpoint: &Checkpoint) -> Result<Settings> {
     let preprocess = &checkpoint.config.preprocess;
     let metadata = BTreeMap::from([
         (PREPROCESS.to_owned(), serde_json::to_string(preprocess)?),

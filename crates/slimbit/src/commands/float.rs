@@ -16,12 +16,16 @@ use slimbit_train::Checkpoint;
 
 use super::features::Images;
 use super::{export, quantize};
+use crate::cli::BatchNorm;
 
 /// Images per batch-norm batch.
 const BATCH: usize = 128;
 
 /// Images on which batch-norm is estimated again.
 pub(super) const CALIBRATION: usize = 1024;
+
+/// Weight of a batch in exponentially averaged statistics, and passes over the images: US3L's (spec section 3.9).
+const EXPONENTIAL: (f64, usize) = (0.1, 3);
 
 /// The float network that a `.slim` file was made of.
 pub(super) struct FloatSource {
@@ -116,15 +120,39 @@ impl FloatNetwork {
         input: &InputCodes,
         images: &Images,
     ) -> Result<Self> {
+        let estimate = BatchNorm::Cumulative;
+        Self::with_estimate(graph, params, width, input, images, estimate)
+    }
+
+    /// The network with the given parameters, and statistics that come from `images` in the given way.
+    pub(super) fn with_estimate(
+        graph: &Graph,
+        params: &Params,
+        width: Width,
+        input: &InputCodes,
+        images: &Images,
+        estimate: BatchNorm,
+    ) -> Result<Self> {
         let mut float = Self::with_norms(graph, params, width, input, Norms::new())?;
-        let mut observer = Observer::new(Averaging::Cumulative);
-        for start in (0..images.len()).step_by(BATCH) {
+        let (momentum, passes) = EXPONENTIAL;
+        let (averaging, passes) = match estimate {
+            BatchNorm::Exponential => (Averaging::Exponential { momentum }, passes),
+            BatchNorm::Cumulative | BatchNorm::None => (Averaging::Cumulative, 1),
+        };
+        let mut observer = Observer::new(averaging);
+        for start in (0..passes).flat_map(|_| (0..images.len()).step_by(BATCH)) {
             let batch = float.batch(images, start..(start + BATCH).min(images.len()));
             float
                 .net
                 .forward(&batch, &Mode::float(width), Some(&mut observer))?;
         }
         float.norms = observer.norms();
+        if estimate == BatchNorm::None {
+            for (mean, variance) in float.norms.values_mut() {
+                mean.fill(0.0);
+                variance.fill(1.0);
+            }
+        }
         Ok(float)
     }
 

@@ -12,9 +12,12 @@ use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 use super::Outcome;
 use super::classify::{self, Answers};
 use super::features::{Images, engine_features, labelled, open_splits, points_of, preprocess_of};
-use super::float::{CALIBRATION, FloatSource};
-use super::{progress, quantize};
+use super::float::{CALIBRATION, FloatNetwork, FloatSource};
+use super::{export, progress, quantize};
 use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
+
+/// The widths of a run that are probed where none are named.
+const GRID_WIDTHS: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 
 #[derive(Serialize)]
 struct Row {
@@ -62,6 +65,7 @@ pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
     check(args)?;
     let float = args.file.extension() == Some(OsStr::new("safetensors"));
     let rows = match (args.kind, float) {
+        _ if args.file.is_dir() => run_rows(args)?,
         (ProbeKind::Top1, true) => vec![float_row(args)?],
         (ProbeKind::Top1, false) => engine_rows(args)?,
         (_, false) => feature_rows(args)?,
@@ -80,6 +84,7 @@ pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
 
 /// Refuses options that would change nothing.
 fn check(args: &ProbeArgs) -> Result<()> {
+    check_source(args)?;
     let LinearArgs { epochs, lr, batch } = &args.linear;
     let linear = [
         ("--epochs", epochs.is_some()),
@@ -105,6 +110,35 @@ fn check(args: &ProbeArgs) -> Result<()> {
             )
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses options that do not go with a file, or with a run directory.
+fn check_source(args: &ProbeArgs) -> Result<()> {
+    let file = args.file.display();
+    if args.file.is_dir() {
+        if args.kind == ProbeKind::Top1 {
+            bail!(
+                "{file} is a run, which has no classifier; --kind top1 wants a .slim file or a float network"
+            );
+        }
+        if !args.point.is_empty() || args.float.is_some() {
+            bail!(
+                "{file} is a run, of which the float network is probed at --widths; --point and --float go with the .slim \
+                 file that `slimbit export` writes"
+            );
+        }
+        return Ok(());
+    }
+    let given = [
+        ("--widths", args.widths.is_some()),
+        ("--batch-norm", args.batch_norm.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => bail!(
+            "{option} goes with a run directory, and {file} is a file; choose its points with --point"
+        ),
+        None => Ok(()),
     }
 }
 
@@ -270,6 +304,47 @@ fn linear(args: &ProbeArgs, seed: u64) -> LinearProbe {
         seed,
         ..default
     }
+}
+
+/// A classifier trained or looked up on the features of a run's float network at every width.
+fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
+    let run = export::latest_checkpoint(&args.file)?;
+    let input = export::settings(&run)?.input(&run.graph)?;
+    let (train, test) = open_splits(&args.data)?;
+    let train = Images::load(&train, &run.config.preprocess, args.limit)?;
+    let test = Images::load(&test, &run.config.preprocess, None)?;
+    let calibration = train.spread(CALIBRATION);
+    let judge = Judge::new(args, &train, test)?;
+    drop(train);
+
+    let estimate = args.batch_norm.unwrap_or_default();
+    let widths = match &args.widths {
+        Some(widths) => widths.clone(),
+        None => GRID_WIDTHS
+            .into_iter()
+            .map(Width::new)
+            .collect::<Result<_, _>>()?,
+    };
+    export::check_trained(&run, &widths)?;
+    let bar = progress::steps("probing", widths.len());
+    let mut rows = Vec::new();
+    for width in widths {
+        let name = format!("{width} float");
+        bar.set_message(name.clone());
+        let params = run.params_at(width)?;
+        let network = FloatNetwork::with_estimate(
+            &run.graph,
+            &params,
+            width,
+            &input,
+            &calibration,
+            estimate,
+        )?;
+        rows.push(judge.row(name, |images| network.features(images))?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(rows)
 }
 
 /// A classifier trained or looked up on the features of every point, and of the float network at every

@@ -71,6 +71,55 @@ fn probes_refuse_what_would_change_nothing() {
     }
 }
 
+/// S4: a network whose statistics were never estimated is nothing like one whose were, however they were averaged.
+#[test]
+fn a_run_is_probed_at_any_width_and_needs_its_statistics() {
+    let f = trained();
+    let probe = |more: &[&str]| {
+        let mut arguments = vec!["probe", text(&f.run), "--data", text(&f.data), "--json"];
+        arguments.extend(more);
+        let rows = json(&succeeds(&arguments));
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| {
+            (
+                row["point"].as_str().unwrap().to_owned(),
+                row["top1"].as_f64().unwrap(),
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    let widths = ["--widths", "1,0.8,0.5"];
+    let rows = probe(&widths);
+    let names: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["1x float", "0.8x float", "0.5x float"]);
+    let exponential = probe(&[&widths[..], &["--batch-norm", "exponential"]].concat());
+    let none = probe(&[&widths[..], &["--batch-norm", "none"]].concat());
+    for (index, (name, none)) in none.iter().enumerate() {
+        for estimated in [&rows[index], &exponential[index]] {
+            assert!(estimated.1 > none + 10.0, "{name}: {estimated:?}, {none}");
+        }
+    }
+
+    let beside = [
+        "probe",
+        text(&f.file),
+        "--data",
+        text(&f.data),
+        "--float",
+        text(&f.run),
+        "--json",
+    ];
+    assert_eq!(json(&succeeds(&beside))[0]["top1"], rows[0].1);
+    let refused = |file, more: &[&str]| {
+        let arguments = [&["probe", file, "--data", text(&f.data)], more].concat();
+        fails(&arguments)
+    };
+    let (run, file) = (text(&f.run), text(&f.file));
+    assert!(refused(run, &["--kind", "top1"]).contains("has no classifier"));
+    assert!(refused(run, &["--point", "1x W8A8"]).contains("is probed at --widths"));
+    assert!(refused(file, &["--widths", "1"]).contains("--widths goes with a run directory"));
+}
+
 #[test]
 fn readiness_agrees_less_with_fewer_bits_and_names_stages() {
     let f = trained();
