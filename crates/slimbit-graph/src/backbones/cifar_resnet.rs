@@ -8,6 +8,8 @@ pub enum Shortcut {
     Pad,
     /// Option B: a 1×1 convolution with batch-norm.
     Projection,
+    /// Nothing, nor elsewhere: the plain networks that the paper compares with. Features collapse in them more easily.
+    Absent,
 }
 
 /// The CIFAR residual networks of depth `6n + 2`: three stages of `n` basic blocks (He et al.,
@@ -41,9 +43,12 @@ impl CifarResNet {
         }
     }
 
-    /// Reads `resnet{depth}[-b][-x{k}][-s2]`; nothing where this is no such name.
+    /// Reads `resnet{depth}[-b][-x{k}][-s2]` and `plain{depth}[-x{k}][-s2]`; nothing where this is no such name.
     pub(super) fn parse(name: &str, input: [usize; 3]) -> Option<Self> {
-        let name = name.strip_prefix("resnet")?;
+        let (name, plain) = match name.strip_prefix("plain") {
+            Some(rest) => (rest, true),
+            None => (name.strip_prefix("resnet")?, false),
+        };
         let (name, stem_stride) = match name.strip_suffix("-s2") {
             Some(rest) => (rest, 2),
             None => (name, 1),
@@ -59,6 +64,7 @@ impl CifarResNet {
             None => (name, 16),
         };
         let (depth, shortcut) = match name.strip_suffix("-b") {
+            _ if plain => (name, Shortcut::Absent),
             Some(rest) => (rest, Shortcut::Projection),
             None => (name, Shortcut::Pad),
         };
@@ -85,7 +91,7 @@ impl CifarResNet {
     pub fn graph(&self) -> Result<Graph, GraphError> {
         let Some(blocks) = self.blocks() else {
             return Err(GraphError::Backbone {
-                name: format!("resnet{}", self.depth),
+                name: format!("{}{}", self.family(), self.depth),
                 known: "the depths 6n+2 (8, 14, 20, 32, 44, 56, ... 1202)".to_owned(),
             });
         };
@@ -102,14 +108,15 @@ impl CifarResNet {
                 let shortcut = match self.shortcut {
                     Shortcut::Pad if from != to => {
                         let out = Channels::slim(to);
-                        b.push(
+                        Some(b.push(
                             format!("{name}.shortcut"),
                             Op::PadShortcut { out, stride },
                             &[x],
-                        )
+                        ))
                     }
-                    Shortcut::Pad => x,
-                    Shortcut::Projection => projection(&mut b, &name, x, [from, to], stride),
+                    Shortcut::Pad => Some(x),
+                    Shortcut::Projection => Some(projection(&mut b, &name, x, [from, to], stride)),
+                    Shortcut::Absent => None,
                 };
                 x = two_convolutions(&mut b, &name, x, shortcut, to, stride);
                 from = to;
@@ -118,9 +125,16 @@ impl CifarResNet {
         super::finish(b, x, self.classes)
     }
 
+    fn family(&self) -> &'static str {
+        match self.shortcut {
+            Shortcut::Pad | Shortcut::Projection => "resnet",
+            Shortcut::Absent => "plain",
+        }
+    }
+
     fn name(&self) -> String {
         let option = match self.shortcut {
-            Shortcut::Pad => "",
+            Shortcut::Pad | Shortcut::Absent => "",
             Shortcut::Projection => "-b",
         };
         let stem = match self.stem_stride {
@@ -132,7 +146,7 @@ impl CifarResNet {
             base if base % 16 == 0 => format!("-x{}", base / 16),
             base => format!("-{base}-channels"),
         };
-        format!("resnet{}{option}{wider}{stem}", self.depth)
+        format!("{}{}{option}{wider}{stem}", self.family(), self.depth)
     }
 }
 
@@ -166,10 +180,23 @@ mod tests {
             "resnet56-s2",
             "resnet14-b-s2",
             "resnet8-b-x2-s2",
+            "plain14-x2-s2",
         ] {
             let net = CifarResNet::parse(name, [1, 28, 28]).unwrap();
             assert_eq!(net.graph().unwrap().name(), name);
         }
+    }
+
+    #[test]
+    fn a_plain_network_has_the_weights_of_the_residual_one_and_adds_nothing() {
+        let [plain, residual] = ["plain20", "resnet20"].map(|name| {
+            let net = CifarResNet::parse(name, [3, 32, 32]).unwrap();
+            net.graph().unwrap()
+        });
+        let params = |graph: &Graph| graph.cost(Width::FULL).unwrap().params;
+        assert_eq!(params(&plain), params(&residual));
+        let adds = |graph: &Graph| graph.nodes().iter().filter(|n| n.op == Op::Add).count();
+        assert_eq!((adds(&plain), adds(&residual)), (0, 9));
     }
 
     #[test]

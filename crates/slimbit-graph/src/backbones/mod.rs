@@ -26,7 +26,7 @@ pub use resnet::{ResNet, ResNetDepth, Stem};
 use crate::{Channels, Graph, GraphBuilder, GraphError, NodeId};
 
 /// The forms of name that [`by_name`] reads.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "resnet18",
     "resnet34",
     "resnet50",
@@ -34,6 +34,7 @@ pub const NAMES: [&str; 12] = [
     "resnet34-cifar",
     "resnet50-cifar",
     "resnet{6n+2}[-b][-x{k}][-s2] (8, 14, 20, 32, 44, 56, ...)",
+    "plain{6n+2}[-x{k}][-s2]",
     "mobilenetv2",
     "mobilenetv2-cifar",
     "efficientnet-lite0",
@@ -45,7 +46,7 @@ pub const NAMES: [&str; 12] = [
 ///
 /// The CIFAR family `resnet{6n+2}` has parameter-free shortcuts (option A); the suffix `-b` gives it
 /// projections, `-x{k}` multiplies the channels by `k`, and `-s2` gives it a stem of stride 2, for
-/// small machines; in this order. `resnet50` is the
+/// small machines; in this order. `plain{6n+2}` is the same without shortcuts. `resnet50` is the
 /// bottleneck network, although 50 is `6n+2` as well: build [`CifarResNet`] for the other one.
 /// `efficientnet-lite0` pads as TensorFlow does, which its published weights need; `-symmetric` is
 /// for weights that PyTorch trained.
@@ -242,6 +243,7 @@ mod tests {
             "efficientnet-lite0-cifar",
             "resnet8",
             "resnet14-b-s2",
+            "plain8",
         ] {
             let graph = by_name(name, 1, 64, 64, Some(10)).unwrap();
             for percent in 10..=100 {
@@ -277,6 +279,7 @@ mod tests {
             "resnet2",
             "resnet20-c",
             "resnet20-s2-b",
+            "plain20-b",
             "",
         ] {
             let text = by_name(name, 3, 32, 32, None).unwrap_err().to_string();

@@ -123,7 +123,7 @@ fn basic_block(
     stride: usize,
 ) -> NodeId {
     let shortcut = projection(b, name, x, [from, to], stride);
-    two_convolutions(b, name, x, shortcut, to, stride)
+    two_convolutions(b, name, x, Some(shortcut), to, stride)
 }
 
 /// The main branch of a basic block, joined with its shortcut.
@@ -131,7 +131,7 @@ pub(super) fn two_convolutions(
     b: &mut GraphBuilder,
     name: &str,
     x: NodeId,
-    shortcut: NodeId,
+    shortcut: Option<NodeId>,
     to: usize,
     stride: usize,
 ) -> NodeId {
@@ -152,7 +152,7 @@ fn bottleneck(
     let y = b.conv_bn_relu(&format!("{name}.a"), x, Channels::slim(inner), 1, 1);
     let y = b.conv_bn_relu(&format!("{name}.b"), y, Channels::slim(inner), 3, stride);
     let y = b.conv_bn(&format!("{name}.c"), y, Channels::slim(4 * inner), 1, 1);
-    join(b, name, y, shortcut)
+    join(b, name, y, Some(shortcut))
 }
 
 /// A 1×1 convolution with batch-norm where the block changes the shape; `x` itself elsewhere.
@@ -172,7 +172,10 @@ pub(super) fn projection(
     b.batch_norm(&name, y)
 }
 
-fn join(b: &mut GraphBuilder, name: &str, y: NodeId, shortcut: NodeId) -> NodeId {
+fn join(b: &mut GraphBuilder, name: &str, y: NodeId, shortcut: Option<NodeId>) -> NodeId {
+    let Some(shortcut) = shortcut else {
+        return b.activation(&format!("{name}.b"), y, Activation::Relu);
+    };
     let name = format!("{name}.sum");
     let sum = b.add(name.as_str(), y, shortcut);
     b.activation(&name, sum, Activation::Relu)
