@@ -58,6 +58,7 @@ impl TrainConfig {
         within("watch.window", self.watch.window, 1..)?;
         within("watch.least_std", self.watch.least_std, 0.0..=1.0)?;
         within("watch.least_rank", self.watch.least_rank, 0.0..=1.0)?;
+        within("watch.least_dimensions", self.watch.least_dimensions, 0.0..)?;
         within("watch.lower_lr", self.watch.lower_lr, 1e-3..=1.0)?;
         self.augment.validate()?;
         self.preprocess.validate()?;

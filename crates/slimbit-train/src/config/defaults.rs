@@ -101,6 +101,7 @@ impl Default for TrainConfig {
                 window: 200,
                 least_std: 0.05,
                 least_rank: 0.2,
+                least_dimensions: 1.5,
                 lower_lr: 0.5,
                 most_rollbacks: 3,
             },

@@ -420,6 +420,8 @@ pub struct WatchConfig {
     pub least_std: f64,
     /// An effective rank below this share of its best average is a collapse.
     pub least_rank: f64,
+    /// And so is one below this, whatever it was before: features that vary along a line have 1.
+    pub least_dimensions: f64,
     /// Factor on the learning rate after a roll back.
     pub lower_lr: f64,
     /// Roll backs before the run gives up.

@@ -63,6 +63,16 @@ pub(super) fn of(config: &TrainConfig, kind: Kind, watch: &Watch, lr: f64) -> Ve
             config.optim.lr, config.batch
         ));
     }
+    if objective.base_loss == Loss::Cosine
+        && objective.target == Target::Ema
+        && objective.ema >= 0.9
+    {
+        causes.push(
+            "G1: the base's cosine loss pushes no two images apart, and a steady teacher need not be enough; write \
+             base_loss = \"infonce\""
+                .to_owned(),
+        );
+    }
     if causes.is_empty() {
         causes.push(format!(
             "none of the guidelines is violated; lower optim.lr (the rate is {lr:.4}) or widen the schedules later"

@@ -149,6 +149,11 @@ impl Watch {
                     "the effective rank of their features fell to {rank:.2}, from {:.2}",
                     averages.best_rank
                 )
+            } else if rank < settings.least_dimensions {
+                format!(
+                    "their features vary along a line: an effective rank of {rank:.2}, below {}",
+                    settings.least_dimensions
+                )
             } else {
                 averages.told = 0.0;
                 continue;
@@ -169,11 +174,12 @@ impl Watch {
     /// Whether every kind that was seen often enough is far from falling: such a state is worth going back to.
     pub(crate) fn is_healthy(&self, config: &TrainConfig) -> bool {
         let settings = &config.watch;
+        let far = (2.0 * settings.least_rank).min(0.9);
         self.averages.iter().all(|averages| {
+            let least = (far * f64::from(averages.best_rank)).max(settings.least_dimensions);
             averages.seen < settings.window as f32
                 || f64::from(averages.feature_std) >= 2.0 * settings.least_std
-                    && f64::from(averages.rank)
-                        >= (2.0 * settings.least_rank).min(0.9) * f64::from(averages.best_rank)
+                    && f64::from(averages.rank) >= least
         })
     }
 
@@ -343,6 +349,19 @@ mod tests {
         assert!(text.contains("effective rank"), "{text}");
         assert!(findings[0].causes[0].contains("learning rate"), "{text}");
         assert!(text.contains("G1"), "{text}");
+    }
+
+    /// Features that lie on a line from the first iterations on have no better rank to be compared with.
+    #[test]
+    fn a_rank_that_was_never_high_is_found_too() {
+        let mut config = settings();
+        let line = |_| vec![network(1.0, None, 0.5, 1.2)];
+        let (watch, findings) = run(&config, line);
+        assert_eq!(findings.len(), 1, "told once: {findings:?}");
+        assert!(findings[0].what.contains("along a line"), "{findings:?}");
+        assert!(!watch.is_healthy(&config));
+        config.watch.least_dimensions = 0.0;
+        assert!(run(&config, line).1.is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The crate's behaviour, in one binary: linking a tensor library takes longer than all of these tests.
 
+mod collapse;
 mod config_fuzz;
 mod finetune;
 mod frozen;
