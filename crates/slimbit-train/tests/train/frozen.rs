@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use slimbit_graph::{Channels, Graph, GraphBuilder};
-use slimbit_train::{TrainConfig, Trainer};
+use slimbit_train::config::WatchAction;
+use slimbit_train::{Event, TrainConfig, TrainError, Trainer};
 
 use crate::tiny::{bits, config, finished, images, network, run_until};
 
@@ -84,6 +85,33 @@ fn a_run_outlives_the_run_that_it_learns_from() {
         "{}",
         refused()
     );
+}
+
+/// Thrown back to its beginning, a run learns from the same teacher, of which it has the only copy by then.
+#[test]
+fn a_run_that_rolls_back_keeps_its_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = seed(folder.path());
+    let mut straight =
+        Trainer::with_graph(config.clone(), network(), &folder.path().join("straight")).unwrap();
+    run_until(&mut straight, 2);
+
+    config.watch.action = WatchAction::Rollback;
+    config.watch.window = 2;
+    // No features spread that far: the run goes back after two iterations, and after two more it gives up.
+    config.watch.least_std = 1.0;
+    config.watch.most_rollbacks = 1;
+    let mut trainer =
+        Trainer::with_graph(config.clone(), network(), &folder.path().join("back")).unwrap();
+    fs::remove_dir_all(&config.objective.teacher).unwrap();
+    let mut back = 0;
+    let error = trainer.run(&mut |event| {
+        back += u32::from(matches!(event, Event::RolledBack { .. }));
+    });
+    assert!(matches!(error, Err(TrainError::Collapsed(_))), "{error:?}");
+    assert_eq!((back, trainer.progress().0), (1, 2));
+    let keys = |trainer: &Trainer| trainer.checkpoint().tensors["queue/keys"].data.clone();
+    assert_eq!(keys(&trainer), keys(&straight));
 }
 
 #[test]

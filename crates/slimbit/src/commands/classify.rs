@@ -3,19 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use burn::tensor::{Tensor, TensorData};
-use slimbit_data::{DataError, Dataset, Split};
-use slimbit_engine::{Model, Session};
-use slimbit_graph::{Graph, Point, Width};
+use anyhow::{Result, bail};
+use slimbit_data::{DataError, Dataset, Preprocess, Split};
+use slimbit_engine::Model;
+use slimbit_graph::{Graph, Point};
 use slimbit_interchange::Network;
-use slimbit_nn::{Mode, Net, NormMode, Quantisation};
 
 use super::features::Images;
 use super::float::mean_cosine;
+use super::forward::{self, Vectors};
 
-/// Images per float batch.
-const BATCH: usize = 32;
+/// The output that says which class.
+const LOGITS: &str = "logits";
 
 /// What a network says of every image, `[images, n]` each.
 pub(super) struct Answers {
@@ -50,130 +49,40 @@ pub(super) fn classes(dataset: &Dataset, images: &Images, path: &Path) -> Result
     })
 }
 
-/// Answers of one point on the integer engine. Images are split over the cores.
+/// Answers of one point on the integer engine.
 pub(super) fn by_engine(model: &Arc<Model>, point: Point, images: &Images) -> Result<Answers> {
-    let names = outputs_of(model.graph())?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let chunk = images.len().div_ceil(threads).max(1);
-    let part = |rows: std::ops::Range<usize>| -> Result<[Vec<f32>; 2]> {
-        let mut session = Session::new(Arc::clone(model), point)?;
-        let mut found = [Vec::new(), Vec::new()];
-        for row in rows {
-            let outputs = session.run(images.image(row))?;
-            for (found, name) in found.iter_mut().zip(&names) {
-                if let Some(name) = name {
-                    let output = outputs
-                        .get(name)
-                        .with_context(|| format!("output `{name}`"))?;
-                    found.extend(output.to_f32());
-                }
-            }
-        }
-        Ok(found)
-    };
-    let parts: Vec<Result<[Vec<f32>; 2]>> = std::thread::scope(|scope| {
-        let starts = (0..images.len()).step_by(chunk);
-        let spawned: Vec<_> = starts
-            .map(|start| scope.spawn(move || part(start..(start + chunk).min(images.len()))))
-            .collect();
-        let joined = spawned.into_iter().map(|thread| thread.join());
-        joined
-            .map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let mut answers = [Vec::new(), Vec::new()];
-    for part in parts {
-        for (all, part) in answers.iter_mut().zip(part?) {
-            all.extend(part);
-        }
-    }
-    Ok(Answers::new(answers, &names, images.len()))
+    refuse_without_classifier(model.graph())?;
+    Ok(Answers::new(forward::engine(model, point, images)?, images))
 }
 
 /// Answers of the float network, with the batch-norm statistics that it was trained with.
-pub(super) fn by_float(network: &Network, images: &Images) -> Result<Answers> {
-    let names = outputs_of(&network.graph)?;
-    let device = slimbit_nn::parse_device("cpu")?;
-    let net = Net::from_params(network.graph.clone(), &network.params, &device)?;
-    let input = float_input(network)?;
-    let mode = Mode {
-        width: Width::FULL,
-        quant: Quantisation::Off,
-        norm: NormMode::Given(&network.norms),
-    };
-    let shape = network.graph.input_shape();
-    let (height, width) = shape.spatial();
-    let mut answers = [Vec::new(), Vec::new()];
-    for start in (0..images.len()).step_by(BATCH) {
-        let count = BATCH.min(images.len() - start);
-        let pixels = &images.codes[start * images.size..(start + count) * images.size];
-        let values = input.values(pixels, height * width);
-        let data = TensorData::new(values, [count, shape.channels(), height, width]);
-        let outputs = net.forward(&Tensor::<4>::from_data(data, &device), &mode, None)?;
-        for (all, name) in answers.iter_mut().zip(&names) {
-            if let Some(name) = name {
-                let values = outputs.vector(name)?.into_data().try_into_vec::<f32>();
-                all.extend(values.ok().context("outputs are f32")?);
-            }
-        }
+pub(super) fn by_float(
+    network: &Network,
+    preprocess: &Preprocess,
+    images: &Images,
+) -> Result<Answers> {
+    refuse_without_classifier(&network.graph)?;
+    let vectors = forward::float(network, preprocess, images)?;
+    Ok(Answers::new(vectors, images))
+}
+
+fn refuse_without_classifier(graph: &Graph) -> Result<()> {
+    let names = graph.outputs().iter().map(|(name, _)| name.as_str());
+    let names: Vec<&str> = names.collect();
+    if names.contains(&LOGITS) {
+        return Ok(());
     }
-    Ok(Answers::new(answers, &names, images.len()))
-}
-
-/// Normalisation without the engine's input codes: what the float network was trained on.
-struct FloatInput {
-    mean: Vec<f32>,
-    std: Vec<f32>,
-}
-
-fn float_input(network: &Network) -> Result<FloatInput> {
-    let preprocess = super::quantize::preprocess_of(network, Path::new("the network"))?;
-    Ok(FloatInput {
-        mean: preprocess.mean,
-        std: preprocess.std,
-    })
-}
-
-impl FloatInput {
-    /// NHWC pixels to NCHW values `(p / 255 − mean) / std`.
-    fn values(&self, pixels: &[u8], plane: usize) -> Vec<f32> {
-        let channels = self.mean.len();
-        let mut out = Vec::with_capacity(pixels.len());
-        for image in pixels.chunks_exact(channels * plane) {
-            for c in 0..channels {
-                let own = image.iter().skip(c).step_by(channels);
-                out.extend(own.map(|&p| (f32::from(p) / 255.0 - self.mean[c]) / self.std[c]));
-            }
-        }
-        out
-    }
-}
-
-/// The names of the logits and, where there are any, of the features.
-fn outputs_of(graph: &Graph) -> Result<[Option<String>; 2]> {
-    let named = |wanted: &str| {
-        let mut names = graph.outputs().iter().map(|(name, _)| name);
-        names.find(|name| *name == wanted).cloned()
-    };
-    if named("logits").is_none() {
-        let names: Vec<&str> = graph
-            .outputs()
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        bail!(
-            "the network has no classifier: its outputs are {names:?}, none of them `logits`; probe its features with --kind knn or --kind linear"
-        );
-    }
-    Ok([named("logits"), named("features")])
+    bail!(
+        "the network has no classifier: its outputs are {names:?}, none of them `{LOGITS}`; probe its features with --kind knn or --kind linear"
+    );
 }
 
 impl Answers {
-    fn new([logits, features]: [Vec<f32>; 2], names: &[Option<String>; 2], images: usize) -> Self {
+    fn new(mut vectors: Vectors, images: &Images) -> Self {
         Self {
-            logits,
-            features: names[1].is_some().then_some(features),
-            images,
+            logits: vectors.remove(LOGITS).unwrap_or_default(),
+            features: vectors.remove("features"),
+            images: images.len(),
         }
     }
 

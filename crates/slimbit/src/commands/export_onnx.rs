@@ -53,7 +53,7 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     if let Some(folder) = &args.onnx.check {
         let preprocess = quantize::preprocess_of(&network, source)?;
         let images = Images::load(&Dataset::open(folder)?, &preprocess, args.onnx.limit)?;
-        let ours = forward::float(&network, &preprocess.normalise(&images.codes))?;
+        let ours = forward::float(&network, &preprocess, &images)?;
         let check = Check::new(&network.graph, output, &args.onnx, &preprocess, &images);
         let runtimes = [Runtime::Ort, Runtime::OpenVino];
         summary["agreement"] = check.run(&runtimes, &ours, args.json)?;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use slimbit_data::{Dataset, Preprocess, Split, eval_batches};
-use slimbit_engine::{Model, Session};
+use slimbit_engine::Model;
 use slimbit_graph::Point;
 use slimbit_train::probe::Features;
+
+use super::forward;
 
 /// Metadata key under which a `.slim` file carries its evaluation transform, as JSON.
 pub(super) const PREPROCESS: &str = "preprocess";
@@ -127,41 +129,14 @@ pub(super) fn points_of(model: &Model, wanted: &[Point]) -> Result<Vec<Point>> {
 }
 
 /// The first output of every image at `point`, on the integer engine; `[images, features]`.
-///
-/// Images are split over the cores; each thread has a session of its own over the shared model.
 pub(super) fn engine_features(
     model: &Arc<Model>,
     point: Point,
     images: &Images,
 ) -> Result<Vec<f32>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let chunk = images.len().div_ceil(threads).max(1);
     let (name, _) = &model.graph().outputs()[0];
-    let part = |rows: std::ops::Range<usize>| -> Result<Vec<f32>> {
-        let mut session = Session::new(Arc::clone(model), point)?;
-        let mut features = Vec::new();
-        for row in rows {
-            let outputs = session.run(images.image(row))?;
-            let output = outputs
-                .get(name)
-                .with_context(|| format!("output `{name}`"))?;
-            features.extend(output.to_f32());
-        }
-        Ok(features)
-    };
-    let parts: Vec<Result<Vec<f32>>> = std::thread::scope(|scope| {
-        let starts = (0..images.len()).step_by(chunk);
-        let spawned: Vec<_> = starts
-            .map(|start| scope.spawn(move || part(start..(start + chunk).min(images.len()))))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Vec<f32>>>| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        spawned.into_iter().map(join).collect()
-    });
-    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    let features = forward::engine(model, point, images)?.remove(name);
+    features.with_context(|| format!("output `{name}` is no vector"))
 }
 
 /// Feature rows with labels, as the probes take them.

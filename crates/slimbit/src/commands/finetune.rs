@@ -153,6 +153,6 @@ fn test(network: &Network, data: &Path) -> Result<Option<(usize, usize)>> {
     let preprocess = quantize::preprocess_of(network, Path::new(NETWORK))?;
     let images = Images::load(&dataset, &preprocess, None)?;
     let classes = classify::classes(&dataset, &images, data)?;
-    let answers = classify::by_float(network, &images)?;
+    let answers = classify::by_float(network, &preprocess, &images)?;
     Ok(Some((answers.correct(&classes), images.len())))
 }

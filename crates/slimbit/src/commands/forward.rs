@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Tensor, TensorData};
+use slimbit_data::Preprocess;
 use slimbit_engine::{Model, Session};
 use slimbit_graph::{Point, Shape, Width};
 use slimbit_interchange::Network;
@@ -18,8 +19,23 @@ const BATCH: usize = 32;
 /// Output vectors by name, one row per image.
 pub(super) type Vectors = BTreeMap<String, Vec<f32>>;
 
-/// The float network on normalised images `[N, C, H, W]`, with the statistics that it came with.
-pub(super) fn float(network: &Network, values: &[f32]) -> Result<Vectors> {
+/// The float network on images, with the statistics that it came with.
+pub(super) fn float(
+    network: &Network,
+    preprocess: &Preprocess,
+    images: &Images,
+) -> Result<Vectors> {
+    let batches = images.codes.chunks(BATCH * images.size);
+    float_batches(network, batches.map(|codes| preprocess.normalise(codes)))
+}
+
+/// The same on normalised values `[N, C, H, W]`.
+pub(super) fn float_values(network: &Network, values: &[f32]) -> Result<Vectors> {
+    let batches = values.chunks(BATCH * network.graph.input_shape().elements());
+    float_batches(network, batches.map(<[f32]>::to_vec))
+}
+
+fn float_batches(network: &Network, batches: impl Iterator<Item = Vec<f32>>) -> Result<Vectors> {
     let device = slimbit_nn::parse_device("cpu")?;
     let net = Net::from_params(network.graph.clone(), &network.params, &device)?;
     let mode = Mode {
@@ -31,14 +47,14 @@ pub(super) fn float(network: &Network, values: &[f32]) -> Result<Vectors> {
     let (height, width) = shape.spatial();
     let names = vectors_of(&network.graph.shapes(Width::FULL)?, network.graph.outputs());
     let mut vectors = Vectors::new();
-    for chunk in values.chunks(BATCH * shape.elements()) {
+    for values in batches {
         let dims = [
-            chunk.len() / shape.elements(),
+            values.len() / shape.elements(),
             shape.channels(),
             height,
             width,
         ];
-        let images = Tensor::<4>::from_data(TensorData::new(chunk.to_vec(), dims), &device);
+        let images = Tensor::<4>::from_data(TensorData::new(values, dims), &device);
         let outputs = net.forward(&images, &mode, None)?;
         for name in &names {
             let rows = outputs.vector(name)?.into_data().try_into_vec::<f32>();

@@ -121,7 +121,7 @@ impl OnnxSource {
                 Answer::Missing(why) => return Ok(Comparison::Skipped(why)),
                 Answer::Ran { version, outputs } => (version, outputs),
             };
-            let ours = forward::float(network, &values)?;
+            let ours = forward::float_values(network, &values)?;
             for (name, tensor) in &self.import.outputs {
                 let Some(ours) = ours.get(name) else { continue };
                 let theirs = &theirs[tensor];

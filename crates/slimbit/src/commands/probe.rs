@@ -189,7 +189,7 @@ fn float_row(args: &ProbeArgs) -> Result<Row> {
     let dataset = classify::open_test(&args.data)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
     let classes = classify::classes(&dataset, &images, &args.data)?;
-    let answers = classify::by_float(&network, &images)?;
+    let answers = classify::by_float(&network, &preprocess, &images)?;
     Ok(top1("float".to_owned(), &answers, &classes, None))
 }
 
@@ -212,7 +212,7 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
                     args.file.display()
                 );
             }
-            let answers = classify::by_float(&network, &images)?;
+            let answers = classify::by_float(&network, &preprocess, &images)?;
             rows.push(top1("float".to_owned(), &answers, &classes, None));
             Some(answers)
         }
