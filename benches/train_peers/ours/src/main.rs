@@ -28,6 +28,8 @@ impl Server {
         allocator::keep_freed_pages();
         rayon::ThreadPoolBuilder::new()
             .num_threads(arguments.threads)
+            // As the program does.
+            .use_current_thread()
             .build_global()?;
         let learner = Learner::new(&arguments.which, &arguments.input, &arguments.shape)?;
         learner.export(&arguments.model)?;
