@@ -3,8 +3,8 @@ use slimbit_num::WeightGrid;
 
 use super::{
     Algorithm, BatchNorms, BitsConfig, Course, DataConfig, EmaUpdate, GroupConfig, Head,
-    HeadsConfig, Init, Loss, ModelConfig, ObjectiveConfig, OptimConfig, Pace, Projector, Ranges,
-    RunConfig, ScheduleConfig, StudentTarget, Target, TrainConfig, Update, WatchAction,
+    HeadsConfig, Init, Loss, ModelConfig, ObjectiveConfig, OptimConfig, Pace, Place, Projector,
+    Ranges, RunConfig, ScheduleConfig, StudentTarget, Target, TrainConfig, Update, WatchAction,
     WatchConfig, WidthsConfig, recipes,
 };
 
@@ -65,6 +65,7 @@ impl Default for TrainConfig {
                     act: [4, 8],
                     schedule: Course::Dynamic,
                     first_quarter: 0,
+                    place: Place::Replace,
                     full_width: 0.5,
                     float: 0.25,
                     narrow_width: 0.5,

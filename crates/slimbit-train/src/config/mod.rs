@@ -297,9 +297,12 @@ pub struct BitsConfig {
     pub schedule: Course,
     /// The quarter of the run, 0 to 3, from which on students are quantised; until then only widths are trained.
     pub first_quarter: u8,
-    /// Probability that one narrow student is replaced by the quantised full-width network (p).
+    /// Whether quantised students replace narrow float ones or come beside them.
+    pub place: Place,
+    /// Probability that one narrow student is replaced by the quantised full-width network (p); beside narrow ones,
+    /// that the quantised student is of full width.
     pub full_width: f64,
-    /// Probability that a narrow student stays float (q).
+    /// Probability that a narrow student stays float (q), where quantised ones replace them.
     pub float: f64,
     /// Students narrower than `narrow_width` draw at least `narrow_weight` bits per weight.
     pub narrow_width: f64,
@@ -320,6 +323,17 @@ pub enum Course {
     /// Wider with every quarter of training: widths from 1, 3/4, 1/2 and 1/4 (of a range to 1/4), weight bits
     /// from 6, 4, 3 and 2, activation bits from 6, 5, 4 and 4.
     Dynamic,
+}
+
+/// What quantised students are to narrow float ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// They take the place of some of them: an iteration has as many networks as without bits (spec section 5.2).
+    Replace,
+    /// One comes beside them, of full width or of one drawn as theirs are: widths are trained as without bits, and an
+    /// iteration has one network more.
+    Beside,
 }
 
 /// Where activation ranges come from in training (spec section 5.4).

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use slimbit_graph::Width;
 
-use crate::config::{BitsConfig, Course, ObjectiveConfig, WidthsConfig};
+use crate::config::{BitsConfig, Course, ObjectiveConfig, Place, WidthsConfig};
 
 /// Bits of a weight and of an activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,53 +50,80 @@ impl Networks {
     ///
     /// The widths are US3L's (spec section 3.5). Each student draws its own bits. Where bits are in play, one
     /// student is the full-width network (spec section 5.2): always while there is no narrow one, else with
-    /// probability `full_width`, in place of one of them.
+    /// probability `full_width`, in place of one of them or beside them.
     pub fn draw(objective: &ObjectiveConfig, seed: u64, step: u64, quarter: usize) -> Self {
         let rng = &mut stream(seed, step);
         let mut widths = draw_widths(&objective.widths, quarter, rng).into_iter();
         let base = widths.next().expect("at least one width is drawn");
-        let mut narrow: Vec<Width> = widths.collect();
+        let narrow: Vec<Width> = widths.collect();
         let bits = &objective.bits;
-        if !bits.enabled || quarter < usize::from(bits.first_quarter) {
-            let students = narrow
-                .into_iter()
-                .map(|width| Student { width, bits: None });
-            return Self {
-                base,
-                students: students.collect(),
-            };
-        }
-        let full = width(objective.widths.max);
-        let replaced = match narrow.len() {
-            0 => {
-                narrow.push(full);
-                Some(0)
+        let float = |width| Student { width, bits: None };
+        let mut students: Vec<Student> = match bits.place {
+            _ if !bits.enabled || quarter < usize::from(bits.first_quarter) => {
+                narrow.into_iter().map(float).collect()
             }
-            count => rng
-                .random_bool(bits.full_width)
-                .then(|| rng.random_range(0..count)),
+            Place::Replace => some_rounded(objective, narrow, quarter, rng),
+            Place::Beside => {
+                let mut students: Vec<Student> = narrow.into_iter().map(float).collect();
+                students.push(rounded_beside(objective, quarter, rng));
+                students
+            }
         };
-        let mut students: Vec<Student> = narrow
-            .into_iter()
-            .enumerate()
-            .map(|(index, width)| {
-                if replaced == Some(index) {
-                    let pair = draw_bits(bits, full, quarter, rng);
-                    return Student {
-                        width: full,
-                        bits: Some(pair),
-                    };
-                }
-                let float = rng.random_bool(bits.float);
-                let pair = draw_bits(bits, width, quarter, rng);
-                Student {
-                    width,
-                    bits: (!float).then_some(pair),
-                }
-            })
-            .collect();
         students.sort_by(|a, b| b.width.get().total_cmp(&a.width.get()));
         Self { base, students }
+    }
+}
+
+/// Narrow students of which some are rounded, and one may be replaced by the rounded full-width network.
+fn some_rounded(
+    objective: &ObjectiveConfig,
+    mut narrow: Vec<Width>,
+    quarter: usize,
+    rng: &mut impl Rng,
+) -> Vec<Student> {
+    let bits = &objective.bits;
+    let full = width(objective.widths.max);
+    let replaced = match narrow.len() {
+        0 => {
+            narrow.push(full);
+            Some(0)
+        }
+        count => rng
+            .random_bool(bits.full_width)
+            .then(|| rng.random_range(0..count)),
+    };
+    let student = |(index, width): (usize, Width)| {
+        if replaced == Some(index) {
+            return rounded(bits, full, quarter, rng);
+        }
+        let float = rng.random_bool(bits.float);
+        let student = rounded(bits, width, quarter, rng);
+        match float {
+            true => Student { width, bits: None },
+            false => student,
+        }
+    };
+    narrow.into_iter().enumerate().map(student).collect()
+}
+
+/// One rounded student, of full width or of one drawn from all that are in play.
+fn rounded_beside(objective: &ObjectiveConfig, quarter: usize, rng: &mut impl Rng) -> Student {
+    let bits = &objective.bits;
+    let (low, high) = (
+        smallest_width(&objective.widths, quarter),
+        objective.widths.max,
+    );
+    let drawn = match rng.random_bool(bits.full_width) {
+        true => high,
+        false => rng.random_range(low..=high),
+    };
+    rounded(bits, width(drawn), quarter, rng)
+}
+
+fn rounded(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng) -> Student {
+    Student {
+        width,
+        bits: Some(draw_bits(bits, width, quarter, rng)),
     }
 }
 
@@ -328,6 +355,30 @@ mod tests {
             (f64::from(float) / f64::from(narrow) - 0.25).abs() < 0.03,
             "{float} of {narrow}"
         );
+    }
+
+    /// Then widths are trained as without bits, iteration by iteration.
+    #[test]
+    fn a_rounded_student_beside_the_narrow_ones_changes_none_of_them() {
+        let mut objective = objective("combined/resnet18-cifar10");
+        objective.bits.place = Place::Beside;
+        let mut widths_only = objective.clone();
+        widths_only.bits.enabled = false;
+        let mut full = 0;
+        for step in 0..2000 {
+            let quarter = (step % 4) as usize;
+            let networks = Networks::draw(&objective, 9, step, quarter);
+            let (rounded, float): (Vec<Student>, Vec<Student>) =
+                networks.students.iter().partition(|s| s.bits.is_some());
+            let without = Networks::draw(&widths_only, 9, step, quarter);
+            assert_eq!((networks.base, float), (without.base, without.students));
+            let [rounded] = rounded[..] else {
+                panic!("{rounded:?}");
+            };
+            assert!(rounded.width.get() >= smallest_width(&objective.widths, quarter));
+            full += u32::from(quarter > 0 && rounded.width == Width::FULL);
+        }
+        assert!((f64::from(full) / 1500.0 - 0.5).abs() < 0.05, "{full}");
     }
 
     /// Until bits are in play a run is one of widths, draw by draw.
