@@ -5,6 +5,7 @@ mod memory;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use slimbit::cli::Cli;
 use slimbit::commands::{self, Outcome};
@@ -14,7 +15,6 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     memory::keep_freed_pages();
-    work_on_this_thread_too();
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => "warn",
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_target(false)
         .init();
-    match commands::execute(cli.command) {
+    match work_on_this_thread_too().and_then(|()| commands::execute(cli.command)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
@@ -34,11 +34,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes this thread one of the pool's, for it starts nearly all parallel work: were it not, it would sleep at every
-/// operator until another thread is awake and done, which is a seventh of a small network's training step.
-fn work_on_this_thread_too() {
+/// Makes this thread one of the pool's, for it starts all parallel work: were it not, it would sleep at every operator
+/// until another thread is awake and done. No other thread may wait for the pool, then: of one thread, it is this one.
+fn work_on_this_thread_too() -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
-    pool.build_global().expect("nothing has used the pool yet");
+    pool.build_global()
+        .context("cannot start threads; set RAYON_NUM_THREADS to fewer")
 }
 
 /// The error and its causes; one that an outer message already quotes is not repeated.

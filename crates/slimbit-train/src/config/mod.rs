@@ -329,10 +329,10 @@ pub enum Course {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// They take the place of some of them: an iteration has as many networks as without bits (spec section 5.2).
+    /// They take the place of some of them (spec section 5.2); where there is none, one is of full width.
     Replace,
-    /// One comes beside them, of full width or of one drawn as theirs are: widths are trained as without bits, and an
-    /// iteration has one network more.
+    /// One comes beside them, of full width or of one drawn between the smallest and the largest: widths are trained
+    /// as without bits, and an iteration has one network more.
     Beside,
 }
 

@@ -63,13 +63,10 @@ pub(super) fn of(config: &TrainConfig, kind: Kind, watch: &Watch, lr: f64) -> Ve
             config.optim.lr, config.batch
         ));
     }
-    if objective.base_loss == Loss::Cosine
-        && objective.target == Target::Ema
-        && objective.ema >= 0.9
-    {
+    if !base_is_well && !relative(objective.base_loss) && objective.target == Target::Ema {
         causes.push(
-            "G1: the base's cosine loss pushes no two images apart, and a steady teacher need not be enough; write \
-             base_loss = \"infonce\""
+            "the base's cosine loss pushes no two images apart, and a steady teacher need not be enough; write base_loss \
+             = \"infonce\""
                 .to_owned(),
         );
     }

@@ -176,7 +176,7 @@ impl Watch {
         let settings = &config.watch;
         let far = (2.0 * settings.least_rank).min(0.9);
         self.averages.iter().all(|averages| {
-            let least = (far * f64::from(averages.best_rank)).max(settings.least_dimensions);
+            let least = (far * f64::from(averages.best_rank)).max(1.25 * settings.least_dimensions);
             averages.seen < settings.window as f32
                 || f64::from(averages.feature_std) >= 2.0 * settings.least_std
                     && f64::from(averages.rank) >= least
@@ -360,6 +360,11 @@ mod tests {
         assert_eq!(findings.len(), 1, "told once: {findings:?}");
         assert!(findings[0].what.contains("along a line"), "{findings:?}");
         assert!(!watch.is_healthy(&config));
+        config.objective.base_loss = Loss::Cosine;
+        let text = run(&config, line).1[0].to_string();
+        assert!(text.contains("pushes no two images apart"), "{text}");
+        let (watch, findings) = run(&config, |_| vec![network(1.0, None, 0.5, 1.6)]);
+        assert!(findings.is_empty() && !watch.is_healthy(&config));
         config.watch.least_dimensions = 0.0;
         assert!(run(&config, line).1.is_empty());
     }

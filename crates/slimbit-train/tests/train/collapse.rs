@@ -1,5 +1,5 @@
 //! What is known to bring networks down does so on real images, and the watch says why (spec section 7.2). Networks
-//! without shortcuts fall within a hundred iterations: all images come to lie on one line, which a classifier, or the
+//! without shortcuts then fall within a hundred iterations: all images come to lie on one line, which a classifier, or the
 //! spread alone, tells late.
 
 use std::path::Path;

@@ -25,7 +25,7 @@ pub enum BatchNorm {
     /// The mean over batches of training images.
     #[default]
     Cumulative,
-    /// Three passes over the same, each batch counting a tenth (as US3L's code does).
+    /// Three passes over the same, each batch counting a tenth (US3L's passes see all images, augmented).
     Exponential,
     /// Nowhere: mean 0 and variance 1, a control, which must be bad.
     None,
@@ -52,10 +52,10 @@ pub struct ProbeArgs {
     /// Only these points (repeatable); by default all in the file.
     #[arg(long)]
     pub point: Vec<Point>,
-    /// The widths of a run directory [default: 1,0.75,0.5,0.25].
+    /// The widths of a run directory [default: those of 1,0.75,0.5,0.25 that it trained].
     #[arg(long, value_delimiter = ',')]
     pub widths: Option<Vec<Width>>,
-    /// How batch-norm of a run directory is estimated at each width, for the training images
+    /// How batch-norm of a run directory is estimated at each width, on 1,024 training images
     /// [default: cumulative].
     #[arg(long, value_enum)]
     pub batch_norm: Option<BatchNorm>,

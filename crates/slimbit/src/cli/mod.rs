@@ -56,7 +56,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Quantise a trained float network at every point, without labels, into one .slim file.
     Quantize(QuantizeArgs),
-    /// Accuracy of a .slim file's points, on the integer engine's own features or classifier.
+    /// Accuracy of a .slim file's points, on the integer engine's own features or classifier; or of a
+    /// run's float network at every width.
     Probe(ProbeArgs),
     /// Predict without labels how much every point will lose, and which stages cause it.
     Readiness(ReadinessArgs),

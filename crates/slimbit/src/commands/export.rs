@@ -24,8 +24,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     }
     let checkpoint = latest_checkpoint(&args.run)?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
-    let widths: Vec<Width> = points.iter().map(|point| point.width).collect();
-    check_trained(&checkpoint, &widths)?;
+    check_trained(&checkpoint, &args.grid.widths)?;
     let path = args
         .images
         .as_deref()

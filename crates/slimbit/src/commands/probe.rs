@@ -7,6 +7,7 @@ use serde::Serialize;
 use slimbit_engine::Model;
 use slimbit_graph::Width;
 use slimbit_interchange::Network;
+use slimbit_train::config::WidthsConfig;
 use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
 use super::Outcome;
@@ -16,7 +17,7 @@ use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
 use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
 
-/// The widths of a run that are probed where none are named.
+/// The widths of a run that are probed where none are named, as far as it trained them.
 const GRID_WIDTHS: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 
 #[derive(Serialize)]
@@ -119,7 +120,7 @@ fn check_source(args: &ProbeArgs) -> Result<()> {
     if args.file.is_dir() {
         if args.kind == ProbeKind::Top1 {
             bail!(
-                "{file} is a run, which has no classifier; --kind top1 wants a .slim file or a float network"
+                "{file} is a folder, and a run has no classifier; --kind top1 wants a .slim file or a float network"
             );
         }
         if !args.point.is_empty() || args.float.is_some() {
@@ -135,9 +136,7 @@ fn check_source(args: &ProbeArgs) -> Result<()> {
         ("--batch-norm", args.batch_norm.is_some()),
     ];
     match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => bail!(
-            "{option} goes with a run directory, and {file} is a file; choose its points with --point"
-        ),
+        Some((option, _)) => bail!("{option} goes with a run directory, and {file} is none"),
         None => Ok(()),
     }
 }
@@ -306,6 +305,16 @@ fn linear(args: &ProbeArgs, seed: u64) -> LinearProbe {
     }
 }
 
+fn widths_of(trained: &WidthsConfig) -> Result<Vec<Width>> {
+    let within = |width: &f64| (trained.min..=trained.max).contains(width);
+    let mut widths: Vec<f64> = GRID_WIDTHS.into_iter().filter(within).collect();
+    if widths.is_empty() {
+        widths.push(trained.max);
+    }
+    let widths = widths.into_iter().map(Width::new);
+    Ok(widths.collect::<Result<_, _>>()?)
+}
+
 /// A classifier trained or looked up on the features of a run's float network at every width.
 fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let run = export::latest_checkpoint(&args.file)?;
@@ -320,10 +329,7 @@ fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let estimate = args.batch_norm.unwrap_or_default();
     let widths = match &args.widths {
         Some(widths) => widths.clone(),
-        None => GRID_WIDTHS
-            .into_iter()
-            .map(Width::new)
-            .collect::<Result<_, _>>()?,
+        None => widths_of(&run.config.objective.widths)?,
     };
     export::check_trained(&run, &widths)?;
     let bar = progress::steps("probing", widths.len());
