@@ -4,6 +4,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use slimbit_data::Preprocess;
 use slimbit_engine::Model;
 use slimbit_graph::Width;
 use slimbit_interchange::Network;
@@ -254,6 +255,14 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
+    /// With the images on which batch-norm of a float network is estimated.
+    fn open(args: &'a ProbeArgs, preprocess: &Preprocess) -> Result<(Self, Images)> {
+        let (train, test) = open_splits(&args.data)?;
+        let train = Images::load(&train, preprocess, args.limit)?;
+        let test = Images::load(&test, preprocess, None)?;
+        Ok((Self::new(args, &train, test)?, train.spread(CALIBRATION)))
+    }
+
     fn new(args: &'a ProbeArgs, train: &Images, test: Images) -> Result<Self> {
         let labels = train.labels(&args.data)?;
         let seeds = (args.seed..).take(args.seeds);
@@ -319,19 +328,13 @@ fn widths_of(trained: &WidthsConfig) -> Result<Vec<Width>> {
 fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let run = export::latest_checkpoint(&args.file)?;
     let input = export::settings(&run)?.input(&run.graph)?;
-    let (train, test) = open_splits(&args.data)?;
-    let train = Images::load(&train, &run.config.preprocess, args.limit)?;
-    let test = Images::load(&test, &run.config.preprocess, None)?;
-    let calibration = train.spread(CALIBRATION);
-    let judge = Judge::new(args, &train, test)?;
-    drop(train);
-
     let estimate = args.batch_norm.unwrap_or_default();
     let widths = match &args.widths {
         Some(widths) => widths.clone(),
         None => widths_of(&run.config.objective.widths)?,
     };
     export::check_trained(&run, &widths)?;
+    let (judge, calibration) = Judge::open(args, &run.config.preprocess)?;
     let bar = progress::steps("probing", widths.len());
     let mut rows = Vec::new();
     for width in widths {
@@ -367,12 +370,7 @@ fn feature_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
         }
         None => None,
     };
-    let (train, test) = open_splits(&args.data)?;
-    let train = Images::load(&train, &preprocess, args.limit)?;
-    let test = Images::load(&test, &preprocess, None)?;
-    let calibration = train.spread(CALIBRATION);
-    let judge = Judge::new(args, &train, test)?;
-    drop(train);
+    let (judge, calibration) = Judge::open(args, &preprocess)?;
 
     let mut widths: Vec<Width> = Vec::new();
     for point in &points {
