@@ -15,6 +15,8 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     memory::keep_freed_pages();
+    // `slimbit ... | head` ends when `head` does, and not in a panic.
+    sigpipe::reset();
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => "warn",

@@ -1,9 +1,11 @@
 //! Bad input, which is named, and after which nothing is lost.
 
 use std::fs;
+#[cfg(unix)]
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use crate::command::{fails, message, text};
+use crate::command::{fails, message, slimbit, text};
 use crate::trained::{TINY, trained};
 
 #[test]
@@ -108,4 +110,16 @@ fn a_full_disk_leaves_the_old_file() {
         1,
         "a temporary file is left"
     );
+}
+
+/// As of `slimbit recipes | head -0`.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_left_is_no_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = slimbit(&["recipes"]).stdout(writer).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.is_empty(), "{error}");
+    assert_eq!(output.status.signal(), Some(13));
 }
