@@ -4,8 +4,7 @@ use std::ops::{Bound, RangeBounds};
 use slimbit_graph::backbones;
 
 use super::{
-    BatchNorms, EmaUpdate, Head, Loss, Place, Projector, StudentTarget, Target, TrainConfig,
-    recipes,
+    BatchNorms, EmaUpdate, Head, Loss, Projector, StudentTarget, Target, TrainConfig, recipes,
 };
 use crate::TrainError;
 
@@ -182,11 +181,6 @@ impl TrainConfig {
             objective.target == Target::Quantised && objective.bits.first_quarter > 0,
             "objective.bits.first_quarter",
             "a `quantised` target has bits in every iteration; write 0",
-        )?;
-        refuse(
-            objective.bits.place == Place::Beside && !objective.widths.list.is_empty(),
-            "objective.bits.place",
-            "`beside` draws widths that are not in objective.widths.list; write place = \"replace\", or no list",
         )?;
         refuse(
             objective.student_target == StudentTarget::Own && objective.bits.enabled,

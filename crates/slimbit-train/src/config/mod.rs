@@ -331,8 +331,8 @@ pub enum Course {
 pub enum Place {
     /// They take the place of some of them (spec section 5.2); where there is none, one is of full width.
     Replace,
-    /// One comes beside them, of full width or of one drawn between the smallest and the largest: widths are trained
-    /// as without bits, and an iteration has one network more.
+    /// One comes beside them, of full width or of a drawn or listed one: widths are trained as without bits, and an
+    /// iteration has one network more.
     Beside,
 }
 

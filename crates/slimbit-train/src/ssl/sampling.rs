@@ -109,13 +109,11 @@ fn some_rounded(
 /// One rounded student, of full width or of one drawn from all that are in play.
 fn rounded_beside(objective: &ObjectiveConfig, quarter: usize, rng: &mut impl Rng) -> Student {
     let bits = &objective.bits;
-    let (low, high) = (
-        smallest_width(&objective.widths, quarter),
-        objective.widths.max,
-    );
-    let drawn = match rng.random_bool(bits.full_width) {
-        true => high,
-        false => rng.random_range(low..=high),
+    let widths = &objective.widths;
+    let drawn = match (rng.random_bool(bits.full_width), widths.list.len()) {
+        (true, _) => widths.max,
+        (false, 0) => rng.random_range(smallest_width(widths, quarter)..=widths.max),
+        (false, count) => widths.list[rng.random_range(0..count)],
     };
     rounded(bits, width(drawn), quarter, rng)
 }
@@ -194,6 +192,14 @@ mod tests {
 
     fn objective(recipe: &str) -> ObjectiveConfig {
         TrainConfig::recipe(recipe).unwrap().objective
+    }
+
+    /// Rounded students from the first iteration on, in place of narrow ones (spec section 5.2).
+    fn in_place() -> ObjectiveConfig {
+        let mut objective = objective("combined/resnet18-cifar10");
+        objective.bits.first_quarter = 0;
+        objective.bits.place = Place::Replace;
+        objective
     }
 
     fn widths(networks: &Networks) -> Vec<f64> {
@@ -335,7 +341,7 @@ mod tests {
 
     #[test]
     fn combined_students_have_the_stated_probabilities() {
-        let objective = objective("combined/resnet18-cifar10");
+        let objective = in_place();
         let (mut full, mut float, mut narrow) = (0, 0, 0);
         for step in 0..4000 {
             let networks = Networks::draw(&objective, 5, step, 3);
@@ -361,7 +367,7 @@ mod tests {
     #[test]
     fn a_rounded_student_beside_the_narrow_ones_changes_none_of_them() {
         let mut objective = objective("combined/resnet18-cifar10");
-        objective.bits.place = Place::Beside;
+        objective.bits.first_quarter = 0;
         let mut widths_only = objective.clone();
         widths_only.bits.enabled = false;
         let mut full = 0;
@@ -381,11 +387,28 @@ mod tests {
         assert!((f64::from(full) / 1500.0 - 0.5).abs() < 0.05, "{full}");
     }
 
+    /// Switchable batch-norm knows no other widths.
+    #[test]
+    fn a_rounded_student_has_one_of_the_listed_widths() {
+        let mut objective = objective("combined/resnet18-cifar10");
+        objective.widths.list = vec![1.0, 0.7, 0.3];
+        let mut counts = [0; 3];
+        for step in 0..600 {
+            let networks = Networks::draw(&objective, 9, step, 3);
+            let rounded = networks.students.iter().find(|s| s.bits.is_some()).unwrap();
+            let of = |&listed: &f64| rounded.width == width(listed);
+            counts[objective.widths.list.iter().position(of).unwrap()] += 1;
+        }
+        // Two thirds are of full width: a half, and a third of the rest.
+        for (count, expected) in counts.into_iter().zip([400.0_f64, 100.0, 100.0]) {
+            assert!((f64::from(count) - expected).abs() < 50.0, "{counts:?}");
+        }
+    }
+
     /// Until bits are in play a run is one of widths, draw by draw.
     #[test]
     fn bits_wait_for_their_first_quarter() {
         let mut objective = objective("combined/resnet18-cifar10");
-        objective.bits.first_quarter = 2;
         let mut widths_only = objective.clone();
         widths_only.bits.enabled = false;
         let mut seen = 0;
@@ -408,7 +431,7 @@ mod tests {
 
     #[test]
     fn bits_fall_with_the_quarters_and_narrow_networks_have_a_floor() {
-        let mut objective = objective("combined/resnet18-cifar10");
+        let mut objective = in_place();
         objective.bits.narrow_weight = 4;
         for (quarter, weight, act) in [(0, 6, 6), (1, 4, 5), (2, 3, 4), (3, 2, 4)] {
             let pairs: Vec<(f64, BitPair)> = (0..600)
