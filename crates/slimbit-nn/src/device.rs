@@ -1,4 +1,4 @@
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 use crate::NnError;
 
@@ -34,6 +34,12 @@ pub fn parse_device(name: &str) -> Result<Device, NnError> {
 /// What a device is, for people: `cpu`, or `gpu` with the adapter's own name.
 pub fn describe_device(device: &Device) -> String {
     gpu::adapter(device).map_or_else(|| "cpu".to_owned(), |adapter| format!("gpu ({adapter})"))
+}
+
+/// Whether a device has 16-bit floats of its own, for [`Net::half_floats`](crate::Net::half_floats).
+/// The CPU has not: its operators are written for `f32`.
+pub fn has_half_floats(device: &Device) -> bool {
+    gpu::adapter(device).is_some() && device.supports_dtype(FloatDType::F16)
 }
 
 #[cfg(feature = "gpu")]

@@ -36,6 +36,7 @@ mod forward;
 mod group_reg;
 mod heads;
 mod init;
+mod loss_scale;
 pub mod losses;
 mod map_projector;
 mod mode;
@@ -49,7 +50,7 @@ mod stagewise;
 mod value;
 
 pub use deployed::StageCodes;
-pub use device::{describe_device, parse_device};
+pub use device::{describe_device, has_half_floats, parse_device};
 pub use diagnostics::{effective_rank, feature_std};
 pub use ema::ema_update;
 pub use error::NnError;

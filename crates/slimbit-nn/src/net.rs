@@ -8,7 +8,9 @@ use slimbit_graph::{
 use crate::deployed::{self, StageCodes};
 use crate::forward::Forward;
 use crate::params::to_vec;
-use crate::{Init, Mode, NnError, Observer, Outputs, ParamStore, Quantisation, Value, init};
+use crate::{
+    Init, Mode, NnError, Observer, Outputs, ParamStore, Quantisation, Value, has_half_floats, init,
+};
 
 fn switched_name(name: &str, width: Width) -> String {
     format!("{name}{}{}", Net::SWITCH, width.get())
@@ -29,6 +31,8 @@ pub struct Net {
     detach_scales: bool,
     /// Whether convolutions take the fast way without a tape, as they do with one.
     teaches: bool,
+    /// Whether convolutions multiply 16-bit floats.
+    half_floats: bool,
 }
 
 impl Net {
@@ -74,6 +78,7 @@ impl Net {
             switched: vec![],
             detach_scales: false,
             teaches: false,
+            half_floats: false,
         })
     }
 
@@ -158,6 +163,17 @@ impl Net {
         self.detach_scales = detach;
     }
 
+    /// Whether convolutions multiply 16-bit floats where the device [has them](crate::has_half_floats),
+    /// and give 32-bit floats: mixed precision. Gradients pass through 16-bit floats as well, so that
+    /// losses want [scaling](crate::Sgd::with_loss_scaling). Parameters and all else stay 32-bit.
+    pub fn half_floats(&mut self, on: bool) {
+        self.half_floats = on && has_half_floats(self.params.device());
+    }
+
+    pub(crate) fn has_half_floats(&self) -> bool {
+        self.half_floats
+    }
+
     pub(crate) fn teaches(&self) -> bool {
         self.teaches
     }
@@ -197,6 +213,7 @@ impl Net {
             switched: self.switched.clone(),
             detach_scales: self.detach_scales,
             teaches: self.teaches,
+            half_floats: self.half_floats,
         }
     }
 

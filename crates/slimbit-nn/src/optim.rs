@@ -1,5 +1,6 @@
 use burn::tensor::{Gradients, Tensor, TensorData};
 
+use crate::loss_scale::LossScale;
 use crate::params::{floats, to_vec};
 use crate::{GroupReg, NnError, ParamStore};
 
@@ -36,6 +37,7 @@ pub struct Sgd {
     weight_decay: f64,
     clip: Option<f64>,
     trust: Option<f64>,
+    loss_scale: Option<LossScale>,
     /// Factors of the learning rate per store and parameter; 1 where there are none.
     rates: Vec<Vec<f64>>,
     /// Per store and parameter, once it had a gradient.
@@ -51,6 +53,7 @@ impl Sgd {
             weight_decay,
             clip: None,
             trust: None,
+            loss_scale: None,
             rates: Vec::new(),
             velocity: velocity.collect(),
         }
@@ -70,6 +73,31 @@ impl Sgd {
         self
     }
 
+    /// Expects losses that are multiplied by [`loss_scale`](Self::loss_scale), so that small gradients
+    /// survive 16-bit floats ([`Net::half_floats`](crate::Net::half_floats)).
+    #[must_use]
+    pub fn with_loss_scaling(mut self) -> Self {
+        self.loss_scale = Some(LossScale::new());
+        self
+    }
+
+    /// What the next losses are to be multiplied by before their gradients are taken: 1, or with loss
+    /// scaling a power of two that halves when gradients overflow and doubles after 2,000 steps
+    /// without.
+    pub fn loss_scale(&self) -> f64 {
+        self.loss_scale.map_or(1.0, LossScale::factor)
+    }
+
+    /// The state of loss scaling, where there is any.
+    pub fn loss_scaling(&self) -> Option<[f32; 2]> {
+        self.loss_scale.map(LossScale::to_array)
+    }
+
+    /// Restores what [`loss_scaling`](Self::loss_scaling) gave.
+    pub fn load_loss_scaling(&mut self, state: [f32; 2]) {
+        self.loss_scale = Some(LossScale::from_array(state));
+    }
+
     /// Multiplies the learning rate of single parameters, per store and parameter in order:
     /// layer-wise learning rates. A parameter whose factor is 0 is frozen: neither decay nor
     /// momentum moves it.
@@ -81,7 +109,8 @@ impl Sgd {
 
     /// One step at learning rate `lr`, on the sum of `grads`: of each loss, the gradients of its
     /// backward pass, or of the parts that it was cut into. Gives the global L2 norm of that sum,
-    /// the penalty's part included, before clipping.
+    /// the penalty's part included, before clipping; nothing where gradients overflowed the loss's
+    /// scale, which moves nothing and halves the scale.
     ///
     /// # Errors
     /// [`NnError::Mode`] where the stores are not as many as the optimiser was made for.
@@ -91,19 +120,20 @@ impl Sgd {
         stores: &mut [&mut ParamStore],
         grads: &mut [Vec<Gradients>],
         penalty: Penalty<'_>,
-    ) -> Result<f64, NnError> {
+    ) -> Result<Option<f64>, NnError> {
         if stores.len() != self.velocity.len() {
             return Err(NnError::Mode(
                 "an optimiser steps exactly the stores that it was made for",
             ));
         }
+        let scale = self.loss_scale();
         let gradients: Vec<Vec<Option<Tensor<1>>>> = stores
             .iter()
             .enumerate()
             .map(|(s, store)| {
                 let parameters = 0..store.values().len();
                 parameters
-                    .map(|i| gradient_of(store, (s, i), grads, penalty))
+                    .map(|i| gradient_of(store, (s, i), grads, scale, penalty))
                     .collect()
             })
             .collect();
@@ -114,6 +144,10 @@ impl Sgd {
             .map(squares)
             .sum::<f64>()
             .sqrt();
+        let overflows = |scale: &mut LossScale| scale.overflows(norm.is_finite());
+        if self.loss_scale.as_mut().is_some_and(overflows) {
+            return Ok(None);
+        }
         let shrink = self.clip.map_or(1.0, |most| (most / norm).min(1.0));
         let (momentum, decay) = (self.momentum, self.weight_decay);
         let stores = stores.iter_mut().zip(&mut self.velocity).zip(gradients);
@@ -149,7 +183,7 @@ impl Sgd {
                 *velocity = Some(next);
             }
         }
-        Ok(norm)
+        Ok(Some(norm))
     }
 
     /// The momentum of every parameter: per parameter, in order, a byte that says whether it had a
@@ -206,11 +240,12 @@ impl Sgd {
     }
 }
 
-/// The summed gradient of parameter `i` of store `s`, where it has one.
+/// The summed gradient of parameter `i` of store `s`, where it has one, of losses times `scale`.
 fn gradient_of(
     store: &ParamStore,
     (s, i): (usize, usize),
     grads: &mut [Vec<Gradients>],
+    scale: f64,
     penalty: Penalty<'_>,
 ) -> Option<Tensor<1>> {
     let leaf = &store.values()[i];
@@ -221,7 +256,11 @@ fn gradient_of(
             let found = parts.filter_map(|part| leaf.grad_remove(part));
             found.reduce(|sum, gradient| sum + gradient)
         })
-        .reduce(|sum, gradient| sum + gradient);
+        .reduce(|sum, gradient| sum + gradient)
+        .map(|gradient| match scale == 1.0 {
+            true => gradient,
+            false => gradient / scale,
+        });
     match penalty {
         Penalty::Groups { reg, epoch, stores } if stores.get(s).copied().unwrap_or(false) => {
             let value = leaf.clone().without_autodiff();

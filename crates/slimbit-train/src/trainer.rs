@@ -220,6 +220,7 @@ impl Trainer {
     /// watch may roll back; [`TrainError::Io`] where something cannot be written; [`TrainError::Data`]. The last
     /// checkpoint is intact in every case.
     pub fn run(&mut self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
+        self.config.check_device(&self.learner.device())?;
         let mut recorder = Recorder::open(&self.run, self.step)?;
         let (done, steps) = self.progress();
         recorder.log(&format!(

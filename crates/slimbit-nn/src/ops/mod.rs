@@ -33,8 +33,8 @@ pub use affine::affine_act;
 pub use batch_norm::{BatchNorm, batch_norm_act};
 #[cfg(feature = "gpu")]
 pub(crate) use composite::needed_on as needs_composites;
-pub(crate) use conv2d::conv2d_fast;
 pub use conv2d::{Conv, conv2d};
+pub(crate) use conv2d::{conv2d_fast, conv2d_half};
 pub use fake_quant_activation::fake_quant_activation;
 pub use fake_quant_weight::fake_quant_weight;
 pub use range::min_max;

@@ -91,6 +91,37 @@ fn an_unused_head_rests_until_its_first_gradient_and_coasts_afterwards() {
     }
 }
 
+/// Mixed precision: what overflows moves nothing, and the next loss is scaled by half as much.
+#[test]
+fn scaled_losses_give_the_steps_of_plain_ones() {
+    let device = Device::flex().autodiff();
+    let (mut plain, mut scaled) = (pair(&device), pair(&device));
+    let mut of_plain = Sgd::new(0.9, 0.01, &[&plain]);
+    let mut of_scaled = Sgd::new(0.9, 0.01, &[&scaled]).with_loss_scaling();
+    let step = |store: &mut ParamStore, sgd: &mut Sgd, times: f32| {
+        let loss = store.block::<1>("theta", [2]).unwrap().square().sum() * times;
+        let grads = loss.backward();
+        sgd.step(0.1, &mut [store], &mut [vec![grads]], Penalty::None)
+            .unwrap()
+    };
+    for round in 0..3 {
+        let factor = of_scaled.loss_scale() as f32;
+        assert_eq!(factor, [65536.0, 32768.0, 32768.0][round]);
+        if round == 0 {
+            let before = scaled.to_bytes();
+            let norm = step(&mut scaled, &mut of_scaled, f32::INFINITY);
+            assert_eq!((norm, scaled.to_bytes()), (None, before));
+            continue;
+        }
+        let norm = step(&mut plain, &mut of_plain, 1.0);
+        assert_eq!(step(&mut scaled, &mut of_scaled, factor), norm);
+        assert_eq!(scaled.to_bytes(), plain.to_bytes());
+    }
+    let mut restored = Sgd::new(0.9, 0.01, &[&scaled]).with_loss_scaling();
+    restored.load_loss_scaling(of_scaled.loss_scaling().unwrap());
+    assert_eq!(restored.loss_scaling(), Some([32768.0, 2.0]));
+}
+
 #[test]
 fn a_restored_optimiser_continues_bit_for_bit() {
     let device = Device::flex().autodiff();

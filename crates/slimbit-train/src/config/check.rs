@@ -1,7 +1,9 @@
 use std::fmt::Display;
 use std::ops::{Bound, RangeBounds};
 
+use burn::tensor::Device;
 use slimbit_graph::backbones;
+use slimbit_nn::{describe_device, has_half_floats};
 
 use super::{
     BatchNorms, EmaUpdate, Head, Loss, Projector, StudentTarget, Target, TrainConfig, recipes,
@@ -66,6 +68,21 @@ impl TrainConfig {
         let backbone = &self.model.backbone;
         backbones::by_name(backbone, input.channels, input.height, input.width, None)?;
         Ok(())
+    }
+
+    /// Whether a device can train with these settings.
+    ///
+    /// # Errors
+    /// [`TrainError::ConfigValue`] for `mixed_precision` on a device without 16-bit floats.
+    pub fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        if !self.mixed_precision || has_half_floats(device) {
+            return Ok(());
+        }
+        let what = format!(
+            "{} has no 16-bit floats to train with; write false, or choose a GPU that has them (--device)",
+            describe_device(device)
+        );
+        Err(TrainError::value("mixed_precision", what))
     }
 
     fn validate_objective(&self) -> Result<(), TrainError> {

@@ -18,6 +18,7 @@ impl Default for TrainConfig {
             batch: 512,
             micro_batch: 0,
             gradient_checkpointing: false,
+            mixed_precision: false,
             workers: 2,
             grid: WeightGrid::Nested,
             data: DataConfig { path: "".into() },

@@ -46,6 +46,8 @@ pub struct TrainConfig {
     /// Keep few of the networks' tensors for the gradients and compute the others again: less memory, about a third
     /// more time, the same gradients.
     pub gradient_checkpointing: bool,
+    /// Convolve 16-bit floats, with gradients scaled to fit in them; for devices that have them.
+    pub mixed_precision: bool,
     /// Threads that decode and augment. Does not change what is computed.
     pub workers: usize,
     /// How weights become integers; must be the grid that is deployed.

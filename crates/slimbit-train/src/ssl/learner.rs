@@ -55,6 +55,7 @@ const TEACHER_NET: &str = "teacher/net/";
 const TEACHER_HEADS: &str = "teacher/heads/";
 const MOMENTUM: &str = "momentum/";
 const QUEUE: &str = "queue/keys";
+const LOSS_SCALE: &str = "loss_scale";
 
 impl Learner {
     /// A network and heads with random parameters, which depend on the seed and their names. `frozen` is the teacher
@@ -84,6 +85,7 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         let (heads, objective, seed) = (&config.heads, &config.objective, config.seed);
         net.detach_weight_scales(objective.bits.detach_scales);
+        net.half_floats(config.mixed_precision);
         if config.model.batch_norm == BatchNorms::Switchable {
             net = net.with_switched_norms(&listed(&objective.widths)?)?;
         }
@@ -193,6 +195,13 @@ impl Learner {
                 .map(|queue| (QUEUE.to_owned(), queue.to_array())),
         );
         tensors.extend(self.momentum());
+        tensors.extend(self.sgd.loss_scaling().map(|state| {
+            let array = Array {
+                shape: vec![state.len()],
+                data: state.to_vec(),
+            };
+            (LOSS_SCALE.to_owned(), array)
+        }));
         Checkpoint {
             step,
             config: config.clone(),
@@ -229,6 +238,11 @@ impl Learner {
         learner
             .sgd
             .load_bytes(&bytes, &stores.iter().collect::<Vec<_>>())?;
+        if let Some(array) = checkpoint.tensors.get(LOSS_SCALE)
+            && let [factor, steady] = array.data[..]
+        {
+            learner.sgd.load_loss_scaling([factor, steady]);
+        }
         Ok(learner)
     }
 
@@ -313,6 +327,9 @@ fn descent(config: &TrainConfig, stores: &[&ParamStore]) -> Sgd {
         None => optim.weight_decay,
     };
     let mut sgd = Sgd::new(optim.momentum, decay, stores);
+    if config.mixed_precision {
+        sgd = sgd.with_loss_scaling();
+    }
     if optim.clip > 0.0 {
         sgd = sgd.with_clipping(optim.clip);
     }

@@ -65,6 +65,7 @@ impl Learner {
         let mut descent = Descent {
             moment,
             update: objective.update,
+            loss_scale: self.sgd.loss_scale(),
             pending: vec![],
             records: vec![],
         };
@@ -385,6 +386,8 @@ impl Measured {
 struct Descent {
     moment: Moment,
     update: Update,
+    /// What losses are multiplied by, for gradients in 16-bit floats.
+    loss_scale: f64,
     pending: Vec<Vec<Gradients>>,
     records: Vec<NetworkRecord>,
 }
@@ -407,7 +410,7 @@ impl Descent {
                 what: format!("the loss is {value}"),
             });
         }
-        let mut gradients = (scored.loss.clone() * share).backward();
+        let mut gradients = (scored.loss.clone() * (share * self.loss_scale)).backward();
         let mut parts = Vec::new();
         for pass in passes {
             parts.extend(pass.backward(&mut gradients)?);
@@ -471,12 +474,14 @@ impl Descent {
         });
         let norm = sgd.step(self.moment.lr, &mut stores, &mut self.pending, penalty)?;
         self.pending.clear();
+        self.loss_scale = sgd.loss_scale();
         if let Some(record) = self.records.last_mut() {
-            record.gradient_norm = Some(norm);
+            record.gradient_norm = norm;
         }
-        if norm.is_finite() {
+        // Without a norm, the step was left out and the next is scaled by half as much.
+        let Some(norm) = norm.filter(|norm| !norm.is_finite()) else {
             return Ok(());
-        }
+        };
         Err(TrainError::NotFinite {
             step: self.moment.step,
             place: format!("sub-step {}", self.records.len() - 1),

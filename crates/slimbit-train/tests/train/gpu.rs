@@ -62,8 +62,8 @@ fn distance(step: &Step, other: &Checkpoint) -> f64 {
 
 /// Losses, measures and every updated parameter. Where codes are rounded, a float's last bit may
 /// decide which one a value gets; in the combined method the weights that are rounded have just been
-/// moved by a step of their own. What a change of the rate's last digits does on the CPU is printed
-/// beside each: in the combined method, more than the GPU.
+/// moved by a step of their own. What a change of the rate by as much as the GPU's rounding does on
+/// the CPU is printed beside each: in the combined method, more than the GPU.
 #[test]
 fn an_iteration_is_that_of_the_cpu() {
     for (recipe, tolerance) in [
@@ -71,7 +71,7 @@ fn an_iteration_is_that_of_the_cpu() {
         ("us3l/resnet18-cifar100", 1e-4),
         ("moco/resnet18-cifar10", 1e-4),
         ("ssql/resnet18-cifar10", 1e-3),
-        ("combined/resnet18-cifar10", 2e-2),
+        ("combined/resnet18-cifar10", 5e-2),
     ] {
         let change = |config: &mut TrainConfig| config.objective.queue = 24;
         let (cpu, gpu) = (step(recipe, "cpu", change), step(recipe, "gpu", change));
@@ -79,10 +79,10 @@ fn an_iteration_is_that_of_the_cpu() {
         let apart = distance(&cpu, &gpu.end);
         let disturbed = step(recipe, "cpu", |config| {
             change(config);
-            config.optim.lr *= 1.0 + 1e-6;
+            config.optim.lr *= 1.0 + 2e-5;
         });
         println!(
-            "{recipe}: parameters {apart:.1e} of the step; on the CPU, a rate changed by 1e-6: {:.1e}",
+            "{recipe}: parameters {apart:.1e} of the step; on the CPU, a rate changed by 2e-5: {:.1e}",
             distance(&cpu, &disturbed.end)
         );
         assert!(apart < tolerance, "{recipe}: {apart:e} of the step");
@@ -123,6 +123,33 @@ fn an_iteration_with_every_setting_is_that_of_the_cpu() {
         println!("parameters {apart:.1e} of the step");
         assert!(apart < 1e-4, "{apart:e} of the step");
     }
+}
+
+/// Convolutions in 16-bit floats are near those in 32 bits, and are not those; stopped and resumed,
+/// such a run ends with the same bits.
+#[test]
+fn mixed_precision_is_near_and_resumes() {
+    for recipe in ["us3l/resnet18-cifar100", "combined/resnet18-cifar10"] {
+        let mixed = |config: &mut TrainConfig| config.mixed_precision = true;
+        let (full, half) = (step(recipe, "gpu", |_| {}), step(recipe, "gpu", mixed));
+        let apart = distance(&full, &half.end);
+        println!("{recipe}: parameters {apart:.1e} of the step");
+        assert!((1e-5..0.1).contains(&apart), "{recipe}: {apart:e}");
+        assert!(half.end.tensors["loss_scale"].data[1] > 0.0);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config("us3l/resnet18-cifar100", images(folder.path()));
+    config.mixed_precision = true;
+    let mut whole = trainer(&config, &folder.path().join("whole"), "gpu");
+    run_until(&mut whole, 4);
+    let path = folder.path().join("stopped");
+    run_until(&mut trainer(&config, &path, "gpu"), 2);
+    let mut resumed = Trainer::resume(&path).unwrap();
+    let error = resumed.run(&mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("mixed_precision"), "{error}");
+    let mut resumed = resumed.on_device(&device("gpu")).unwrap();
+    run_until(&mut resumed, 4);
+    assert!(bits(&resumed.checkpoint()) == bits(&whole.checkpoint()));
 }
 
 /// Stopped and resumed, on one device: the weights of an uninterrupted run, bit for bit. On another:

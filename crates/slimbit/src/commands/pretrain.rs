@@ -21,6 +21,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
                 print!("{}", config.to_toml());
                 return Ok(Outcome::Done);
             }
+            config.check_device(&device)?;
             Trainer::new(config, &args.out)?
         }
     };

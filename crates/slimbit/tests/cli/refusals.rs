@@ -26,6 +26,7 @@ fn bad_settings_are_named() {
     assert!(pretrain("objective.widths.min=1.5").contains("objective.widths.min"));
     assert!(pretrain("objective.bits.weight=[1,8]").contains("objective.bits.weight"));
     assert!(pretrain("model.backbone=resnet19").contains("resnet18"));
+    assert!(pretrain("mixed_precision=true").contains("cpu has no 16-bit floats"));
     assert!(pretrain("--device=cuda").contains("cpu, gpu, gpu:N"));
     #[cfg(not(feature = "gpu"))]
     assert!(pretrain("--device=gpu").contains("--features gpu"));

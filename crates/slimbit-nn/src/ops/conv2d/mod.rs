@@ -14,6 +14,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::FloatDType;
 use burn_flex::FlexTensor;
 
 use self::dense::Channels;
@@ -74,6 +75,13 @@ pub(crate) fn conv2d_fast(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
         conv,
         Sums::Any,
     ))
+}
+
+/// As [`conv2d`], multiplying 16-bit floats, on a device that has them. Gradients pass through 16-bit
+/// floats too.
+pub(crate) fn conv2d_half(x: Tensor<4>, w: Tensor<4>, conv: Conv) -> Tensor<4> {
+    let y = conv2d(x.cast(FloatDType::F16), w.cast(FloatDType::F16), conv);
+    y.cast(FloatDType::F32)
 }
 
 /// Backends with [`conv2d`].
