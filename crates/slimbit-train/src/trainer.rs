@@ -464,6 +464,10 @@ fn watch_of(checkpoint: &Checkpoint) -> Watch {
 }
 
 fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {
+    if config.data.path.as_os_str().is_empty() {
+        let what = "is empty; name the folder with the images (--data)";
+        return Err(TrainError::value("data.path", what));
+    }
     let dataset = Dataset::open(&config.data.path)?;
     if config.batch > dataset.len() {
         let what = format!(

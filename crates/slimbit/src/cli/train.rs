@@ -30,8 +30,9 @@ pub struct QuickstartArgs {
 /// Arguments of `pretrain`.
 #[derive(Args, Debug)]
 pub struct PretrainArgs {
-    /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read.
-    #[arg(long, required_unless_present = "resume")]
+    /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read. The same as
+    /// `data.path` of a configuration.
+    #[arg(long, required_unless_present_any = ["resume", "config", "print_config"])]
     pub data: Option<PathBuf>,
     /// TOML configuration; every key has a default.
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use crate::command::{fails, message, slimbit, text};
+use crate::command::{fails, message, slimbit, succeeds, text};
 use crate::trained::{TINY, trained};
 
 #[test]
@@ -30,6 +30,16 @@ fn bad_settings_are_named() {
     assert!(pretrain("--device=cuda").contains("cpu, gpu, gpu:N"));
     #[cfg(not(feature = "gpu"))]
     assert!(pretrain("--device=gpu").contains("--features gpu"));
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, nowhere) = (folder.path().join("settings.toml"), text(&out));
+    fs::write(&settings, "epochs = 3").unwrap();
+    let error = fails(&["pretrain", "--config", text(&settings), "--out", nowhere]);
+    assert!(
+        error.contains("data.path") && error.contains("--data"),
+        "{error}"
+    );
+    let printed = succeeds(&["pretrain", "--config", text(&settings), "--print-config"]);
+    assert!(printed.contains("epochs = 3"), "{printed}");
     assert!(!out.exists());
     assert!(fails(&["export", text(&f.run), "--bits", "W9A8"]).contains("W9A8"));
     assert!(fails(&["bench", text(&f.file), "--point", "0.3x W8A8"]).contains("1x W8A8"));
