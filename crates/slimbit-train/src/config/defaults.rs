@@ -66,7 +66,7 @@ impl Default for TrainConfig {
                     act: [4, 8],
                     schedule: Course::Dynamic,
                     first_quarter: 2,
-                    place: Place::Beside,
+                    place: Place::Replace,
                     full_width: 0.5,
                     float: 0.25,
                     narrow_width: 0.5,

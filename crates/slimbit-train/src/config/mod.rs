@@ -323,7 +323,7 @@ pub enum Course {
     /// The whole range from the start.
     Static,
     /// Wider with every quarter of training: widths from 1, 3/4, 1/2 and 1/4 (of a range to 1/4), weight bits
-    /// from 6, 4, 3 and 2, activation bits from 6, 5, 4 and 4.
+    /// from 6, 4, 3 and 2, activation bits from 6, 5, 4 and 2, and never below the smallest of the settings.
     Dynamic,
 }
 

@@ -172,7 +172,7 @@ fn draw_bits(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng
     let [mut weight, mut act] = [bits.weight[0], bits.act[0]];
     if bits.schedule == Course::Dynamic {
         weight = weight.max([6, 4, 3, 2][quarter]);
-        act = act.max([6, 5, 4, 4][quarter]);
+        act = act.max([6, 5, 4, 2][quarter]);
     }
     if width.get() < bits.narrow_width {
         weight = weight.max(bits.narrow_weight);
@@ -194,11 +194,10 @@ mod tests {
         TrainConfig::recipe(recipe).unwrap().objective
     }
 
-    /// Rounded students from the first iteration on, in place of narrow ones (spec section 5.2).
-    fn in_place() -> ObjectiveConfig {
+    /// Rounded students from the first iteration on (spec section 5.2).
+    fn from_the_start() -> ObjectiveConfig {
         let mut objective = objective("combined/resnet18-cifar10");
         objective.bits.first_quarter = 0;
-        objective.bits.place = Place::Replace;
         objective
     }
 
@@ -341,7 +340,7 @@ mod tests {
 
     #[test]
     fn combined_students_have_the_stated_probabilities() {
-        let objective = in_place();
+        let objective = from_the_start();
         let (mut full, mut float, mut narrow) = (0, 0, 0);
         for step in 0..4000 {
             let networks = Networks::draw(&objective, 5, step, 3);
@@ -366,8 +365,8 @@ mod tests {
     /// Then widths are trained as without bits, iteration by iteration.
     #[test]
     fn a_rounded_student_beside_the_narrow_ones_changes_none_of_them() {
-        let mut objective = objective("combined/resnet18-cifar10");
-        objective.bits.first_quarter = 0;
+        let mut objective = from_the_start();
+        objective.bits.place = Place::Beside;
         let mut widths_only = objective.clone();
         widths_only.bits.enabled = false;
         let mut full = 0;
@@ -391,6 +390,7 @@ mod tests {
     #[test]
     fn a_rounded_student_has_one_of_the_listed_widths() {
         let mut objective = objective("combined/resnet18-cifar10");
+        objective.bits.place = Place::Beside;
         objective.widths.list = vec![1.0, 0.7, 0.3];
         let mut counts = [0; 3];
         for step in 0..600 {
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn bits_fall_with_the_quarters_and_narrow_networks_have_a_floor() {
-        let mut objective = in_place();
+        let mut objective = from_the_start();
         objective.bits.narrow_weight = 4;
         for (quarter, weight, act) in [(0, 6, 6), (1, 4, 5), (2, 3, 4), (3, 2, 4)] {
             let pairs: Vec<(f64, BitPair)> = (0..600)
@@ -445,5 +445,11 @@ mod tests {
                 assert!(pairs.iter().all(|(w, _)| *w == 1.0));
             }
         }
+        objective.bits.act = [3, 8];
+        let least = |quarter| {
+            let drawn = (0..600).flat_map(|s| Networks::draw(&objective, 9, s, quarter).students);
+            drawn.filter_map(|s| Some(s.bits?.act)).min().unwrap()
+        };
+        assert_eq!([2, 3].map(least), [4, 3]);
     }
 }
