@@ -65,7 +65,7 @@ impl Default for TrainConfig {
                     weight: [2, 8],
                     act: [4, 8],
                     schedule: Course::Dynamic,
-                    first_quarter: 2,
+                    first_quarter: 0,
                     place: Place::Replace,
                     full_width: 0.5,
                     float: 0.25,

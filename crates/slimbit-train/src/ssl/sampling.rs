@@ -194,13 +194,6 @@ mod tests {
         TrainConfig::recipe(recipe).unwrap().objective
     }
 
-    /// Rounded students from the first iteration on (spec section 5.2).
-    fn from_the_start() -> ObjectiveConfig {
-        let mut objective = objective("combined/resnet18-cifar10");
-        objective.bits.first_quarter = 0;
-        objective
-    }
-
     fn widths(networks: &Networks) -> Vec<f64> {
         let students = networks.students.iter().map(|s| s.width.get());
         [networks.base.get()].into_iter().chain(students).collect()
@@ -340,7 +333,7 @@ mod tests {
 
     #[test]
     fn combined_students_have_the_stated_probabilities() {
-        let objective = from_the_start();
+        let objective = objective("combined/resnet18-cifar10");
         let (mut full, mut float, mut narrow) = (0, 0, 0);
         for step in 0..4000 {
             let networks = Networks::draw(&objective, 5, step, 3);
@@ -365,7 +358,7 @@ mod tests {
     /// Then widths are trained as without bits, iteration by iteration.
     #[test]
     fn a_rounded_student_beside_the_narrow_ones_changes_none_of_them() {
-        let mut objective = from_the_start();
+        let mut objective = objective("combined/resnet18-cifar10");
         objective.bits.place = Place::Beside;
         let mut widths_only = objective.clone();
         widths_only.bits.enabled = false;
@@ -409,6 +402,7 @@ mod tests {
     #[test]
     fn bits_wait_for_their_first_quarter() {
         let mut objective = objective("combined/resnet18-cifar10");
+        objective.bits.first_quarter = 2;
         let mut widths_only = objective.clone();
         widths_only.bits.enabled = false;
         let mut seen = 0;
@@ -431,7 +425,7 @@ mod tests {
 
     #[test]
     fn bits_fall_with_the_quarters_and_narrow_networks_have_a_floor() {
-        let mut objective = from_the_start();
+        let mut objective = objective("combined/resnet18-cifar10");
         objective.bits.narrow_weight = 4;
         for (quarter, weight, act) in [(0, 6, 6), (1, 4, 5), (2, 3, 4), (3, 2, 4)] {
             let pairs: Vec<(f64, BitPair)> = (0..600)

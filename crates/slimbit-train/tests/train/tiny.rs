@@ -60,8 +60,8 @@ pub(crate) fn finished(recipe: &str, data: &Path) -> PathBuf {
     path
 }
 
-/// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration and bits from the first one
-/// on. Where it has a frozen teacher, that is [`finished`] first.
+/// A recipe at the size of [`images`] and [`network`], with phases that move at every iteration. Where it has a frozen
+/// teacher, that is [`finished`] first.
 pub(crate) fn config(recipe: &str, data: PathBuf) -> TrainConfig {
     let mut config = TrainConfig::recipe(recipe).unwrap();
     if config.objective.target == Target::Frozen {
@@ -74,7 +74,6 @@ pub(crate) fn config(recipe: &str, data: PathBuf) -> TrainConfig {
     config.batch = 8;
     config.micro_batch = 0;
     config.schedule.per = Pace::Step;
-    config.objective.bits.first_quarter = 0;
     config.heads.hidden = 32;
     config.heads.dim = 16;
     config.optim.lr = 0.05;
