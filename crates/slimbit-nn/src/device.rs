@@ -36,7 +36,7 @@ pub fn describe_device(device: &Device) -> String {
     gpu::adapter(device).map_or_else(|| "cpu".to_owned(), |adapter| format!("gpu ({adapter})"))
 }
 
-/// Whether a device has 16-bit floats of its own, for [`Net::half_floats`](crate::Net::half_floats).
+/// Whether a device has 16-bit floats of its own, for [`Net::use_half_floats`](crate::Net::use_half_floats).
 /// The CPU has not: its operators are written for `f32`.
 pub fn has_half_floats(device: &Device) -> bool {
     gpu::adapter(device).is_some() && device.supports_dtype(FloatDType::F16)

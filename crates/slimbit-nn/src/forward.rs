@@ -186,7 +186,7 @@ impl<'a> Forward<'a> {
         let per_group = channels / conv.group_count(channels);
         let [kh, kw] = conv.kernel;
         let weight = self.weight(stage, &node.name, [out, per_group, kh, kw])?;
-        let convolve = match (self.net.has_half_floats(), self.net.teaches()) {
+        let convolve = match (self.net.uses_half_floats(), self.net.teaches()) {
             (true, _) => ops::conv2d_half,
             (false, true) => ops::conv2d_fast,
             (false, false) => ops::conv2d,

@@ -27,7 +27,7 @@ impl LossScale {
 
     /// Learns whether gradients were finite. Gives whether the step is to be left out, for the factor
     /// may have been what was too large.
-    pub(crate) fn overflows(&mut self, finite: bool) -> bool {
+    pub(crate) fn update(&mut self, finite: bool) -> bool {
         if finite {
             self.steady += 1.0;
             if self.steady == Self::PATIENCE && self.factor < Self::MOST {
@@ -36,10 +36,10 @@ impl LossScale {
             }
             return false;
         }
-        let left_out = self.factor > 1.0;
+        let skip = self.factor > 1.0;
         self.factor = (self.factor / 2.0).max(1.0);
         self.steady = 0.0;
-        left_out
+        skip
     }
 
     pub(crate) fn to_array(self) -> [f32; 2] {
@@ -59,12 +59,12 @@ mod tests {
     fn it_halves_at_an_overflow_and_doubles_after_a_while_without() {
         let mut scale = LossScale::new();
         for _ in 0..1999 {
-            assert!(!scale.overflows(true));
+            assert!(!scale.update(true));
         }
-        assert!(scale.overflows(false));
+        assert!(scale.update(false));
         assert_eq!(scale.factor(), 32768.0);
         for _ in 0..2000 {
-            assert!(!scale.overflows(true));
+            assert!(!scale.update(true));
         }
         assert_eq!(scale.factor(), 65536.0);
         assert_eq!(LossScale::from_array(scale.to_array()), scale);
@@ -74,10 +74,10 @@ mod tests {
     #[test]
     fn it_stays_within_bounds() {
         let mut scale = LossScale::new();
-        let left_out = (0..100).filter(|_| scale.overflows(false)).count();
-        assert_eq!((left_out, scale.factor()), (16, 1.0));
+        let skipped = (0..100).filter(|_| scale.update(false)).count();
+        assert_eq!((skipped, scale.factor()), (16, 1.0));
         for _ in 0..100_000 {
-            scale.overflows(true);
+            scale.update(true);
         }
         assert_eq!(scale.factor(), f64::from(LossScale::MOST));
     }

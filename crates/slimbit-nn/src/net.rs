@@ -166,11 +166,11 @@ impl Net {
     /// Whether convolutions multiply 16-bit floats where the device [has them](crate::has_half_floats),
     /// and give 32-bit floats: mixed precision. Gradients pass through 16-bit floats as well, so that
     /// losses want [scaling](crate::Sgd::with_loss_scaling). Parameters and all else stay 32-bit.
-    pub fn half_floats(&mut self, on: bool) {
+    pub fn use_half_floats(&mut self, on: bool) {
         self.half_floats = on && has_half_floats(self.params.device());
     }
 
-    pub(crate) fn has_half_floats(&self) -> bool {
+    pub(crate) fn uses_half_floats(&self) -> bool {
         self.half_floats
     }
 

@@ -74,7 +74,7 @@ impl Sgd {
     }
 
     /// Expects losses that are multiplied by [`loss_scale`](Self::loss_scale), so that small gradients
-    /// survive 16-bit floats ([`Net::half_floats`](crate::Net::half_floats)).
+    /// survive 16-bit floats ([`Net::use_half_floats`](crate::Net::use_half_floats)).
     #[must_use]
     pub fn with_loss_scaling(mut self) -> Self {
         self.loss_scale = Some(LossScale::new());
@@ -89,12 +89,12 @@ impl Sgd {
     }
 
     /// The state of loss scaling, where there is any.
-    pub fn loss_scaling(&self) -> Option<[f32; 2]> {
+    pub fn loss_scale_state(&self) -> Option<[f32; 2]> {
         self.loss_scale.map(LossScale::to_array)
     }
 
-    /// Restores what [`loss_scaling`](Self::loss_scaling) gave.
-    pub fn load_loss_scaling(&mut self, state: [f32; 2]) {
+    /// Restores what [`loss_scale_state`](Self::loss_scale_state) gave.
+    pub fn load_loss_scale_state(&mut self, state: [f32; 2]) {
         self.loss_scale = Some(LossScale::from_array(state));
     }
 
@@ -144,8 +144,8 @@ impl Sgd {
             .map(squares)
             .sum::<f64>()
             .sqrt();
-        let overflows = |scale: &mut LossScale| scale.overflows(norm.is_finite());
-        if self.loss_scale.as_mut().is_some_and(overflows) {
+        let skips = |scale: &mut LossScale| scale.update(norm.is_finite());
+        if self.loss_scale.as_mut().is_some_and(skips) {
             return Ok(None);
         }
         let shrink = self.clip.map_or(1.0, |most| (most / norm).min(1.0));

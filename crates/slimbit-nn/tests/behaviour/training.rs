@@ -118,8 +118,8 @@ fn scaled_losses_give_the_steps_of_plain_ones() {
         assert_eq!(scaled.to_bytes(), plain.to_bytes());
     }
     let mut restored = Sgd::new(0.9, 0.01, &[&scaled]).with_loss_scaling();
-    restored.load_loss_scaling(of_scaled.loss_scaling().unwrap());
-    assert_eq!(restored.loss_scaling(), Some([32768.0, 2.0]));
+    restored.load_loss_scale_state(of_scaled.loss_scale_state().unwrap());
+    assert_eq!(restored.loss_scale_state(), Some([32768.0, 2.0]));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl TrainConfig {
             return Ok(());
         }
         let what = format!(
-            "{} has no 16-bit floats to train with; write false, or choose a GPU that has them (--device)",
+            "{} has no 16-bit floats to train with; choose a GPU that has them (--device gpu), or begin a run with false",
             describe_device(device)
         );
         Err(TrainError::value("mixed_precision", what))

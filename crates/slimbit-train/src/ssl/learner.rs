@@ -85,7 +85,7 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         let (heads, objective, seed) = (&config.heads, &config.objective, config.seed);
         net.detach_weight_scales(objective.bits.detach_scales);
-        net.half_floats(config.mixed_precision);
+        net.use_half_floats(config.mixed_precision);
         if config.model.batch_norm == BatchNorms::Switchable {
             net = net.with_switched_norms(&listed(&objective.widths)?)?;
         }
@@ -195,7 +195,7 @@ impl Learner {
                 .map(|queue| (QUEUE.to_owned(), queue.to_array())),
         );
         tensors.extend(self.momentum());
-        tensors.extend(self.sgd.loss_scaling().map(|state| {
+        tensors.extend(self.sgd.loss_scale_state().map(|state| {
             let array = Array {
                 shape: vec![state.len()],
                 data: state.to_vec(),
@@ -241,7 +241,7 @@ impl Learner {
         if let Some(array) = checkpoint.tensors.get(LOSS_SCALE)
             && let [factor, steady] = array.data[..]
         {
-            learner.sgd.load_loss_scaling([factor, steady]);
+            learner.sgd.load_loss_scale_state([factor, steady]);
         }
         Ok(learner)
     }

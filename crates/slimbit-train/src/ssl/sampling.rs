@@ -171,6 +171,7 @@ fn width(value: f64) -> Width {
 fn draw_bits(bits: &BitsConfig, width: Width, quarter: usize, rng: &mut impl Rng) -> BitPair {
     let [mut weight, mut act] = [bits.weight[0], bits.act[0]];
     if bits.schedule == Course::Dynamic {
+        // Where spec section 5.3 ends at 4 bits for activations, the smallest of the settings ends it here.
         weight = weight.max([6, 4, 3, 2][quarter]);
         act = act.max([6, 5, 4, 2][quarter]);
     }

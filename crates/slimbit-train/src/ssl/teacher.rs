@@ -55,11 +55,12 @@ impl Teacher {
         }
         let device = device.clone().without_autodiff();
         let width = Width::new(own.objective.widths.max)?;
-        let net = Net::from_params(
+        let mut net = Net::from_params(
             checkpoint.graph.clone(),
             &checkpoint.params_at(width)?,
             &device,
         )?;
+        net.use_half_floats(config.mixed_precision);
         let spec = projector_of(&checkpoint.graph, own)?;
         let mut projector = Head::init(PROJECTOR, spec, own.seed, &device)?;
         load(projector.store_mut(), &params(checkpoint, HEADS))?;

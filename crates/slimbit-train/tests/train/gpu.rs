@@ -71,7 +71,7 @@ fn an_iteration_is_that_of_the_cpu() {
         ("us3l/resnet18-cifar100", 1e-4),
         ("moco/resnet18-cifar10", 1e-4),
         ("ssql/resnet18-cifar10", 1e-3),
-        ("combined/resnet18-cifar10", 5e-2),
+        ("combined/resnet18-cifar10", 2e-2),
     ] {
         let change = |config: &mut TrainConfig| config.objective.queue = 24;
         let (cpu, gpu) = (step(recipe, "cpu", change), step(recipe, "gpu", change));

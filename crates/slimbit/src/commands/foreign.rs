@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use npyz::{AutoSerialize, NpyFile, Serialize, WriterBuilder};
@@ -133,24 +133,21 @@ impl Python {
                 _ => "onnxruntime",
             }
         );
-        let spawned = Command::new(&self.0)
+        // A file, and not a pipe: an interpreter that ends before it reads is to be reported with its own words.
+        let request_file = folder.path().join("request.json");
+        fs::write(&request_file, text.to_string())
+            .with_context(|| format!("writing {}", request_file.display()))?;
+        let ended = Command::new(&self.0)
             .args(["-c", SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
+            .stdin(File::open(&request_file).context("reading the request for Python")?)
+            .output();
+        let ended = match ended {
+            Ok(ended) => ended,
             Err(error) => {
                 let path = self.0.display();
                 return Ok(Answer::Missing(format!("`{path}`: {error}; {remedy}")));
             }
         };
-        if let Some(mut input) = child.stdin.take() {
-            // An interpreter that ended early is reported with its own words below.
-            let _ = input.write_all(text.to_string().as_bytes());
-        }
-        let ended = child.wait_with_output().context("waiting for Python")?;
         if !ended.status.success() {
             let words = String::from_utf8_lossy(&ended.stderr);
             let last = words.lines().rev().find(|line| !line.trim().is_empty());

@@ -38,7 +38,11 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     match outcome {
         Outcome::Done => eprintln!("{run}: trained; next: slimbit export {run}"),
         Outcome::Interrupted => {
-            eprintln!("{run}: saved; continue with: slimbit pretrain --resume {run}");
+            let device = match args.device.as_str() {
+                "cpu" => String::new(),
+                device => format!(" --device {device}"),
+            };
+            eprintln!("{run}: saved; continue with: slimbit pretrain --resume {run}{device}");
         }
     }
     Ok(outcome)

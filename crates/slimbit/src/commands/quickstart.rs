@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use slimbit_data::Dataset;
 use slimbit_engine::{Model, Session, replace_file};
 use slimbit_graph::{Point, Width};
-use slimbit_nn::Net;
+use slimbit_nn::{Net, parse_device};
 use slimbit_train::probe::Knn;
 use slimbit_train::{Checkpoint, RunDir, StepRecord, TrainConfig, Trainer};
 
@@ -39,6 +39,8 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     )];
     overrides.extend(args.overrides.iter().cloned());
     let config = TrainConfig::from_toml(SETTINGS, &overrides)?;
+    // Before anything of an earlier run is removed.
+    config.check_device(&parse_device("cpu")?)?;
     let (train, test) = open_splits(&data)?;
 
     let run = args.out.join("run");

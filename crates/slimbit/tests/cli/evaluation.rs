@@ -204,7 +204,7 @@ fn a_tuned_width_is_quantised_and_classifies() {
         "--width",
         "0.5",
         "--epochs",
-        "40",
+        "2",
         "--freeze",
         "1",
         "--warm-head",
