@@ -134,3 +134,25 @@ fn a_reader_that_has_left_is_no_panic() {
     assert!(error.is_empty(), "{error}");
     assert_eq!(output.status.signal(), Some(13));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_python_that_ends_at_once_is_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let f = trained();
+    let folder = tempfile::tempdir().unwrap();
+    let (python, onnx) = (folder.path().join("python"), folder.path().join("net.onnx"));
+    fs::write(&python, "#!/bin/sh\necho no such module >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let error = fails(&[
+        "export",
+        text(&f.file),
+        "--onnx",
+        text(&onnx),
+        "--check",
+        text(&f.data),
+        "--python",
+        text(&python),
+    ]);
+    assert!(error.contains("no such module"), "{error}");
+}
