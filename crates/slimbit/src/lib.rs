@@ -18,5 +18,6 @@ pub use slimbit_train as train;
 pub mod cli;
 pub mod commands;
 pub mod machine;
+pub mod page;
 pub mod report;
 pub mod results;

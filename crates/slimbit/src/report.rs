@@ -1,38 +1,44 @@
 //! `report.html`: one self-contained page with the charts, the table and the configuration.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use plotly::common::{Mode, Title};
 use plotly::layout::{Axis, AxisType};
-use plotly::{Layout, Plot, Scatter};
+use plotly::{Configuration, Layout, Plot, Scatter};
 
-use crate::results::{PointRow, Results};
+use crate::page::Page;
+use crate::results::{LossRow, PointRow, Results};
+
+/// What the reader of the page has to know before the first figure.
+const READING: &str = "A point is one way to run the network: a width, as a share of its channels, and the bits of its \
+    weights (W) and of its activations (A), written 0.5x W4A8. All points are in the one file, and a device chooses one \
+    when it runs.";
+
+/// What the columns of the table mean.
+const COLUMNS: &str = "kNN: accuracy of nearest neighbours on this point's features. float, random: the same of the \
+    trained and of the untrained float network of this width; pixels: of the raw images. cosine: mean similarity of this \
+    point's features to the float network's. KiB: weights, bit-packed, and tables that this point reads. MMAC: millions of \
+    multiply-accumulates of one image. ms: median latency of one image on one thread; ms/float ms: that, over the float \
+    network's.";
 
 /// The page.
 pub fn html(results: &Results) -> String {
-    let latency = accuracy_chart(results, "Latency of one image, one thread (ms)", |row| {
-        row.latency.median_ms
-    });
-    let bytes = accuracy_chart(results, "Weights and tables (KiB)", |row| {
-        row.bytes as f64 / 1024.0
-    });
-    let seconds = results.seconds;
-    let mut page = String::from(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Slimbit quickstart</title>\n<style>body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}pre{background:#f6f6f6;padding:1rem;overflow:auto}</style>\n",
+    let title = format!(
+        "Slimbit quickstart: one file, {} points",
+        results.points.len()
     );
-    page += &plotly_script();
-    let _ = write!(
-        page,
-        "</head><body>\n<h1>One file, {} points</h1>\n<p>{}. kNN (k = 200, T = 0.1) on the integer engine's features, {} images to search, {} queries; \
-         latency is the median, batch 1, one thread. Raw pixels reach {:.2} %.</p>\n\
-         <p>Pre-training {:.0} s, calibration {:.0} s, export {:.0} s, measuring {:.0} s: {:.0} s in all. \
-         The file has {} bytes; the points, each stored on its own with bit-packed weights, would have {} together ({:.1} times as much).</p>\n",
-        results.points.len(),
-        escape(&results.machine),
-        results.images[0],
-        results.images[1],
-        results.raw_pixels_knn,
+    let mut page = Page::new(&title, results.provenance.clone());
+    page.head(&plotly_script());
+    page.paragraph(READING);
+    page.paragraph(&format!(
+        "{}. Accuracy is that of nearest neighbours (kNN, k = 200, T = 0.1) on the integer engine's features, with {} images to \
+         search and {} queries. Latency is the median, batch 1, one thread. Raw pixels reach {:.2} %.",
+        results.machine, results.images[0], results.images[1], results.raw_pixels_knn,
+    ));
+    let seconds = results.seconds;
+    page.paragraph(&format!(
+        "Pre-training took {:.0} s, calibration {:.0} s, export {:.0} s, measuring {:.0} s: {:.0} s in all. The file has {} \
+         bytes; the points stored separately, with bit-packed weights, would take {} bytes ({:.1} times as many).",
         seconds.pretrain,
         seconds.calibrate,
         seconds.export,
@@ -41,29 +47,42 @@ pub fn html(results: &Results) -> String {
         results.file.bytes,
         results.file.separate_bytes,
         results.file.separate_bytes as f64 / results.file.bytes as f64,
-    );
+    ));
     let charts = [
-        ("Accuracy against latency", latency),
-        ("Accuracy against bytes", bytes),
-        ("Training", loss_chart(results)),
+        (
+            "Accuracy against latency",
+            accuracy_chart(results, "Latency of one image, one thread (ms)", |row| {
+                row.latency.median_ms
+            }),
+        ),
+        (
+            "Accuracy against bytes",
+            accuracy_chart(results, "Weights and tables (KiB)", |row| {
+                row.bytes as f64 / 1024.0
+            }),
+        ),
+        (
+            "Training: the full network against its teacher",
+            loss_chart(results, "Loss", |row| Some(row.base)),
+        ),
+        (
+            "Training: narrow and rounded students against the teacher, mean of each iteration",
+            loss_chart(results, "Loss", |row| row.students),
+        ),
     ];
     for (index, (heading, chart)) in charts.iter().enumerate() {
-        let _ = write!(
-            page,
-            "<h2>{heading}</h2>\n{}\n",
-            chart.to_inline_html(Some(&format!("chart{index}")))
-        );
+        page.heading(heading);
+        page.wide(&chart.to_inline_html(Some(&format!("chart{index}"))));
     }
-    page += "<h2>Every point</h2>\n";
-    page += &table(results);
-    let _ = write!(
-        page,
-        "<h2>Configuration</h2>\n<pre>{}</pre>\n</body></html>\n",
-        escape(&results.config)
-    );
-    page
+    page.heading("Every point");
+    page.paragraph(COLUMNS);
+    page.table(&results.table());
+    page.heading("Configuration");
+    page.preformatted(&results.config);
+    page.finish()
 }
 
+/// Accuracy over something that spans decades, with a line per pair of bit-widths.
 fn accuracy_chart(results: &Results, x_title: &str, x: fn(&PointRow) -> f64) -> Plot {
     let mut columns: BTreeMap<(u8, u8), Vec<&PointRow>> = BTreeMap::new();
     for row in &results.points {
@@ -72,7 +91,7 @@ fn accuracy_chart(results: &Results, x_title: &str, x: fn(&PointRow) -> f64) -> 
             .or_default()
             .push(row);
     }
-    let mut plot = Plot::new();
+    let mut plot = chart();
     for ((weight_bits, act_bits), rows) in columns.into_iter().rev() {
         let trace = Scatter::new(
             rows.iter().map(|row| x(row)).collect(),
@@ -87,62 +106,58 @@ fn accuracy_chart(results: &Results, x_title: &str, x: fn(&PointRow) -> f64) -> 
         );
         plot.add_trace(trace);
     }
-    plot.set_layout(
-        layout(x_title, "kNN top-1 (%)")
-            .x_axis(Axis::new().title(Title::from(x_title)).type_(AxisType::Log)),
-    );
+    let (values, texts) = ticks(results.points.iter().map(x));
+    let axis = Axis::new()
+        .title(Title::from(x_title))
+        .type_(AxisType::Log)
+        .tick_values(values)
+        .tick_text(texts);
+    plot.set_layout(layout("kNN top-1 (%)").x_axis(axis));
     plot
 }
 
-fn loss_chart(results: &Results) -> Plot {
+/// Ticks of a logarithmic axis, at 1, 2 and 5 in every decade that the values touch: the library's own name only the
+/// first digit between decades.
+fn ticks(values: impl Iterator<Item = f64> + Clone) -> (Vec<f64>, Vec<String>) {
+    let positive = values.filter(|&value| value > 0.0);
+    let least = positive.clone().fold(f64::INFINITY, f64::min);
+    let most = positive.fold(0.0, f64::max);
+    if least > most {
+        return (Vec::new(), Vec::new());
+    }
+    let decades = least.log10().floor() as i32..=most.log10().floor() as i32;
+    let all = decades.flat_map(|decade| [(1, decade), (2, decade), (5, decade)]);
+    all.map(|(digit, decade)| {
+        let value = f64::from(digit) * 10f64.powi(decade);
+        let decimals = usize::try_from(-decade).unwrap_or(0);
+        (value, format!("{value:.decimals$}"))
+    })
+    .filter(|&(value, _)| value > least / 2.5 && value < most * 2.5)
+    .unzip()
+}
+
+/// One loss over the iterations. Losses of different kinds have different scales, so each has a chart of its own.
+fn loss_chart(results: &Results, y: &str, loss: fn(&LossRow) -> Option<f64>) -> Plot {
+    let kept = results.losses.iter();
+    let (steps, losses): (Vec<u64>, Vec<f64>) =
+        kept.filter_map(|row| Some((row.step, loss(row)?))).unzip();
+    let mut plot = chart();
+    plot.add_trace(Scatter::new(steps, losses).mode(Mode::Lines).name(y));
+    plot.set_layout(layout(y).x_axis(Axis::new().title(Title::from("Iteration"))));
+    plot
+}
+
+/// A chart as wide as the page.
+fn chart() -> Plot {
     let mut plot = Plot::new();
-    let steps = |keep: fn(&crate::results::LossRow) -> Option<f64>| {
-        let kept = results
-            .losses
-            .iter()
-            .filter_map(|row| Some((row.step, keep(row)?)));
-        kept.unzip::<u64, f64, Vec<_>, Vec<_>>()
-    };
-    let (x, y) = steps(|row| Some(row.base));
-    plot.add_trace(
-        Scatter::new(x, y)
-            .mode(Mode::Lines)
-            .name("full network against the teacher"),
-    );
-    let (x, y) = steps(|row| row.students);
-    plot.add_trace(
-        Scatter::new(x, y)
-            .mode(Mode::Lines)
-            .name("students against the teacher (mean)"),
-    );
-    plot.set_layout(layout("Iteration", "Loss"));
+    plot.set_configuration(Configuration::new().responsive(true));
     plot
 }
 
-fn layout(x: &str, y: &str) -> Layout {
+fn layout(y: &str) -> Layout {
     Layout::new()
         .height(420)
-        .x_axis(Axis::new().title(Title::from(x)))
         .y_axis(Axis::new().title(Title::from(y)))
-}
-
-fn table(results: &Results) -> String {
-    let table = results.table();
-    let row = |cells: Vec<String>, tag: &str| {
-        let cells: String = cells
-            .iter()
-            .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)))
-            .collect();
-        format!("<tr>{cells}</tr>\n")
-    };
-    let header = table.header().map_or_else(String::new, |h| {
-        row(h.cell_iter().map(|c| c.content()).collect(), "th")
-    });
-    let body: String = table
-        .row_iter()
-        .map(|r| row(r.cell_iter().map(|c| c.content()).collect(), "td"))
-        .collect();
-    format!("<table>\n{header}{body}</table>\n")
 }
 
 /// The chart library without the formula renderer that its crate bundles after it.
@@ -155,8 +170,20 @@ fn plotly_script() -> String {
     sources
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_whole_numbers_of_every_decade() {
+        let (values, texts) = ticks([0.026, 0.079, 1.2].into_iter());
+        assert_eq!(
+            texts,
+            ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"],
+            "{values:?}"
+        );
+        assert_eq!(ticks([300.0].into_iter()).1, ["200", "500"]);
+        assert!(ticks(std::iter::empty()).0.is_empty());
+        assert!(ticks([0.0].into_iter()).0.is_empty());
+    }
 }

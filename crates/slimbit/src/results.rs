@@ -4,6 +4,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use slimbit_graph::{Point, Width};
 
+use crate::page::Provenance;
+
 /// Latency of one image, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Latency {
@@ -106,6 +108,9 @@ pub struct LossRow {
 /// Everything `quickstart` measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
+    /// When they were measured, and how.
+    #[serde(default)]
+    pub provenance: Provenance,
     /// The machine.
     pub machine: String,
     /// The resolved configuration, as TOML.

@@ -16,6 +16,7 @@ use super::float::{FloatNetwork, mean_cosine};
 use super::{Outcome, export, interrupt, pretrain, progress, weigh};
 use crate::cli::QuickstartArgs;
 use crate::machine::Machine;
+use crate::page::Provenance;
 use crate::report;
 use crate::results::{FileSize, Latency, LossRow, PointRow, Results, Seconds, WidthRow};
 
@@ -66,7 +67,7 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
         println!("{}; batch 1, one thread", results.machine);
         println!("{}", results.table());
         println!(
-            "one file of {} bytes for {} points; stored on their own they would take {}",
+            "one file of {} bytes for {} points; stored separately they would take {} bytes",
             results.file.bytes,
             results.points.len(),
             results.file.separate_bytes
@@ -167,6 +168,7 @@ fn measure(
     seconds.measure = seconds.total - seconds.pretrain - seconds.calibrate - seconds.export;
     let (dir, _) = RunDir::open(run)?;
     Ok(Results {
+        provenance: Provenance::now(),
         machine: Machine::detect().to_string(),
         config: checkpoint.config.to_toml(),
         raw_pixels_knn,
