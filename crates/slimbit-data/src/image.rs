@@ -53,7 +53,7 @@ impl Image {
     /// Decodes a picture file, told by its content.
     ///
     /// # Errors
-    /// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is no picture or
+    /// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture or
     /// damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         folder::decode(path.as_ref())

@@ -81,7 +81,7 @@ fn check_quant(at: &str, quant: ActQuant) -> Result<(), EngineError> {
         ));
     }
     if !(1..=8).contains(&bits) || !quant.clip().contains(zero_point.into()) {
-        let what = format!("zero point {zero_point} is no code of {bits} bits");
+        let what = format!("zero point {zero_point} is not a code of {bits} bits");
         return Err(EngineError::invalid(at, what));
     }
     Ok(())
@@ -165,7 +165,7 @@ fn check_codes(
             for (&bits, stored) in by_bits {
                 fit(stored)?;
                 if let Some(code) = beyond(&stored.codes, bits) {
-                    let what = format!("{code} is no code of {bits} bits");
+                    let what = format!("{code} is not a code of {bits} bits");
                     return Err(EngineError::invalid(at, what));
                 }
             }
@@ -377,7 +377,7 @@ impl<'a> PointCheck<'a> {
         }
         self.bad(
             index,
-            format!("table entry {largest} is no code of {} bits", quant.bits),
+            format!("table entry {largest} is not a code of {} bits", quant.bits),
         )
     }
 

@@ -191,7 +191,7 @@ impl Graph {
     /// Reads and checks a graph.
     ///
     /// # Errors
-    /// [`GraphError::Json`] for text that is no graph; otherwise as [`Graph::new`].
+    /// [`GraphError::Json`] for text that is not a graph; otherwise as [`Graph::new`].
     pub fn from_json(text: &str) -> Result<Self, GraphError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

@@ -37,7 +37,7 @@ pub enum StageKind {
     Flatten,
     /// A parameter-free shortcut node.
     PadShortcut(NodeId),
-    /// Nothing: the stage is its activation, which is no clamp or has no producer of its own.
+    /// Nothing: the stage is its activation, which is not a clamp or has no producer of its own.
     Pointwise,
 }
 

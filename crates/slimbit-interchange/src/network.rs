@@ -88,7 +88,7 @@ impl Network {
         if let Some(node) = self.norms.keys().find(|node| !channels.contains_key(*node)) {
             return Err(ImportError::invalid(
                 node,
-                "statistics for a node that is no batch-norm",
+                "statistics for a node that is not a batch-norm",
             ));
         }
         match RESERVED
@@ -128,7 +128,7 @@ impl Network {
             let value = text.get(key).map(String::as_str);
             value.ok_or_else(|| {
                 header(format!(
-                    "no `{key}` in `__metadata__`, so this is no network file; \
+                    "no `{key}` in `__metadata__`, so this is not a network file; \
                      make one with `slimbit import`"
                 ))
             })

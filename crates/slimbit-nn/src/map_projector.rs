@@ -63,7 +63,7 @@ impl MapProjector {
     pub fn forward(&self, index: usize, x: Tensor<4>) -> Result<Tensor<4>, NnError> {
         let missing = || NnError::Param {
             name: index.to_string(),
-            what: "is no map of the projector".to_owned(),
+            what: "is not a map of the projector".to_owned(),
         };
         let name = self.names.get(index).ok_or_else(missing)?;
         let channels = x.dims()[1];

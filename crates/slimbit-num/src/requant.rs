@@ -72,7 +72,7 @@ pub enum Counterexample {
         /// The accumulator value.
         x: i64,
     },
-    /// The domain contains a value that is no `i32`.
+    /// The domain contains a value that is not an `i32`.
     NotAnI32 {
         /// The accumulator value.
         x: i64,

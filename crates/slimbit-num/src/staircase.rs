@@ -4,7 +4,7 @@ use crate::int::Int;
 use crate::{Affine, Clip, Interval, Rounding};
 
 /// `x ↦ round((p·x + q·b)/q)` in integers. `floor` and `ceil` bracket `q·b` (with the half of the rounding inside); they
-/// differ only if `q·b` is no integer, and then no tie can occur.
+/// differ only if `q·b` is not an integer, and then no tie can occur.
 #[derive(Clone, Debug)]
 pub(crate) struct Staircase {
     rounding: Rounding,

@@ -37,7 +37,7 @@ impl Table {
     /// The change of quantiser: `q ↦ clip(floor((q − z_in)·s_in/s_out + z_out + 1/2))`.
     ///
     /// Exact, although in `f64`: the product has at most 33 significant bits and the divisor 24, so a quotient of code size
-    /// that is no tie differs from every tie by more than its rounding error.
+    /// that is not a tie differs from every tie by more than its rounding error.
     pub fn requantise(input: ActQuant, output: ActQuant) -> Table {
         Table::from_fn(input, output, |x| x)
     }

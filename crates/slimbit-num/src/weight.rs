@@ -136,7 +136,7 @@ fn minmax_code(w: f32, scale: f32, bits: u8) -> i8 {
     ties_even(w / scale).clamp(-half, half - 1) as i8
 }
 
-/// A name that is no weight grid.
+/// A name that is not a weight grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseGridError;
 

@@ -104,7 +104,7 @@ fn squared_error(range: Range, bins: &[(f64, u64)], bits: u8) -> f64 {
     bins.iter().map(error).sum()
 }
 
-/// A name that is no rule.
+/// A name that is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseRuleError(String);
 
@@ -112,7 +112,7 @@ impl fmt::Display for ParseRuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no observer; write min-max, mse, percentile, or percentile=P with P above 50 and at most 100",
+            "`{}` is not an observer; write min-max, mse, percentile, or percentile=P with P above 50 and at most 100",
             self.0
         )
     }

@@ -11,7 +11,7 @@ use crate::atomic::write_atomically;
 use crate::config::BatchNorms;
 use crate::{TrainConfig, TrainError};
 
-/// Everything that a run is at one moment: with it, a run goes on as if it had never stopped.
+/// Everything that a run is at one moment: with it, a run resumes as if it had never stopped.
 ///
 /// On disk it is a safetensors file of `f32` tensors, named by part: `net/…`, `heads/…`, `teacher/net/…`,
 /// `teacher/heads/…`, with the momentum of `x` under `momentum/x`, once `x` had a gradient. Its one metadata entry, `slimbit`, is JSON: the counters, the

@@ -220,7 +220,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the logs of a run that goes on after `step` iterations, and removes what a killed process wrote about
+    /// Opens the logs of a run that resumes after `step` iterations, and removes what a killed process wrote about
     /// later ones, so that no iteration is told twice.
     pub(crate) fn open(run: &RunDir, step: u64) -> Result<Self, TrainError> {
         let mut kept = String::new();

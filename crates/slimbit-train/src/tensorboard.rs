@@ -56,7 +56,7 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a file in `folder` for a run that goes on after `step` iterations. The session's start makes
+    /// Starts a file in `folder` for a run that resumes after `step` iterations. The session's start makes
     /// TensorBoard forget what an earlier, killed process wrote about later iterations.
     pub(crate) fn create(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let mut second = now() as u64;

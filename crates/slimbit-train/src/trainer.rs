@@ -16,7 +16,7 @@ use crate::ssl::{Learner, Moment, Networks, find_frozen};
 use crate::watch::{Finding, Watch};
 use crate::{TrainConfig, TrainError};
 
-/// What a run tells while it goes on.
+/// What a run reports while it trains.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// An iteration is done.
@@ -35,9 +35,9 @@ pub enum Event {
         /// The file.
         path: PathBuf,
     },
-    /// Networks fell.
+    /// The representation collapsed.
     Collapsed(Finding),
-    /// The run went back, and goes on at a lower rate.
+    /// The run was rolled back, and continues at a lower rate.
     RolledBack {
         /// Iterations done now.
         step: u64,
@@ -46,7 +46,7 @@ pub enum Event {
     },
 }
 
-/// How a run came to its end.
+/// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All iterations are done.
@@ -115,7 +115,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Takes a run up at its last intact checkpoint.
+    /// Resumes a run from its last intact checkpoint.
     ///
     /// # Errors
     /// [`TrainError::RunDir`] where there is no run or its settings were changed; [`TrainError::Checkpoint`] where
@@ -169,7 +169,7 @@ impl Trainer {
         }
     }
 
-    /// Goes on on another device, from the same state to the bit. The device is not part of the run: neither the
+    /// Moves training to another device; the state stays bit-identical. The device is not part of the run: neither the
     /// settings nor the checkpoints name it, and each resumed part may be on another. Bits are reproduced on one and
     /// the same device only.
     ///
@@ -216,7 +216,7 @@ impl Trainer {
     /// Trains to the end, or until the stop flag is raised.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] where training diverges and [`TrainError::Collapsed`] where networks fall, unless the
+    /// [`TrainError::NotFinite`] where training diverges and [`TrainError::Collapsed`] where the networks collapse, unless the
     /// watch may roll back; [`TrainError::Io`] where something cannot be written; [`TrainError::Data`]. The last
     /// checkpoint is intact in every case.
     pub fn run(&mut self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {

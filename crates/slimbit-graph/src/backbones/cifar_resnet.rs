@@ -43,7 +43,7 @@ impl CifarResNet {
         }
     }
 
-    /// Reads `resnet{depth}[-b][-x{k}][-s2]` and `plain{depth}[-x{k}][-s2]`; nothing where this is no such name.
+    /// Reads `resnet{depth}[-b][-x{k}][-s2]` and `plain{depth}[-x{k}][-s2]`; nothing for any other name.
     pub(super) fn parse(name: &str, input: [usize; 3]) -> Option<Self> {
         let (name, plain) = match name.strip_prefix("plain") {
             Some(rest) => (rest, true),

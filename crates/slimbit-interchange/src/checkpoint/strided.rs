@@ -55,7 +55,7 @@ pub(super) fn gather(
     } = tensor;
     let extent = extent(shape, strides, *offset).ok_or_else(|| {
         fault(format!(
-            "shape {shape:?} with strides {strides:?} is no tensor"
+            "shape {shape:?} with strides {strides:?} is not a tensor"
         ))
     })?;
     if extent.end > length {

@@ -79,7 +79,7 @@ fn folder(archive: &ZipArchive<Cursor<&[u8]>>) -> Result<String, ImportError> {
     match &mut folders[..] {
         [folder] => Ok(std::mem::take(folder)),
         _ => {
-            let what = "holds not exactly one `data.pkl`, so it is no PyTorch checkpoint";
+            let what = "holds not exactly one `data.pkl`, so it is not a PyTorch checkpoint";
             Err(ImportError::damaged("archive", what))
         }
     }

@@ -68,7 +68,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the checkpoint is no `{}` by the names of {}: {} missing, {} unexpected, {} misshapen; {}",
+            "the checkpoint is not a `{}` by the names of {}: {} missing, {} unexpected, {} misshapen; {}",
             self.architecture,
             self.scheme,
             self.missing.len(),

@@ -288,7 +288,7 @@ impl ModelWriter {
                 self.pad_channels([from, to], &thinned, output);
             }
             Op::Input { .. } | Op::Conv2d(_) | Op::Linear(_) | Op::BatchNorm { .. } => {
-                unreachable!("`{}` is no operator without parameters", node.name)
+                unreachable!("`{}` is not an operator without parameters", node.name)
             }
         }
     }

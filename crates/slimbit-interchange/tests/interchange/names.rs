@@ -116,7 +116,7 @@ fn a_backbone_without_classifier_has_features_only() {
         .unwrap()
         .network;
     assert_eq!(network.graph.outputs().len(), 1);
-    // A classifier of another name is no licence to drop it.
+    // A classifier of another name is not a licence to drop it.
     let head = zoo::cifar_resnet(3).floats["linear.weight"].clone();
     tensors.floats.insert("head.weight".to_owned(), head);
     let text = names::import(&tensors, "resnet18", [224; 2])

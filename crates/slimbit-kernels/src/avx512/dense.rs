@@ -11,7 +11,7 @@ use crate::{ConvGeometry, Map};
 use slimbit_num::Clip;
 use std::arch::x86_64::*;
 
-/// Codes of a run that is worth joining with its neighbours although it is no multiple of four: the
+/// Codes of a run that is worth joining with its neighbours although it is not a multiple of four: the
 /// colours of an image, not the channels of a layer.
 const SHORT_RUN: usize = 16;
 

@@ -93,7 +93,7 @@ pub struct ModelConfig {
     pub init: Init,
     /// Begin residual blocks as identities: the last batch-norm's scale is 0.
     pub zero_init_residual: bool,
-    /// Whose a batch-norm's scale and shift are.
+    /// Which widths share batch-norm's scale and shift.
     pub batch_norm: BatchNorms,
 }
 
@@ -107,7 +107,7 @@ pub enum Init {
     FanOut,
 }
 
-/// Whose a batch-norm's scale and shift are.
+/// Which widths share batch-norm's scale and shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchNorms {

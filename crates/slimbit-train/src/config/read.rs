@@ -68,7 +68,12 @@ fn lay_recipes(settings: &mut Table, asked: &Table, left: usize) -> Result<(), T
     let name = match asked.get("recipe") {
         None => return Ok(()),
         Some(Value::String(name)) => name,
-        Some(other) => return Err(TrainError::value("recipe", format!("{other} is no name"))),
+        Some(other) => {
+            return Err(TrainError::value(
+                "recipe",
+                format!("{other} is not a name"),
+            ));
+        }
     };
     if left == 0 {
         return Err(TrainError::value(

@@ -96,7 +96,7 @@ impl FineTuneConfig {
             );
         }
         if !positive(self.lr) {
-            return refuse("lr", format!("{} is no rate above 0", self.lr));
+            return refuse("lr", format!("{} is not a rate above 0", self.lr));
         }
         if !(0.0..1.0).contains(&self.momentum) {
             return refuse("momentum", format!("{} is not in 0..1", self.momentum));
@@ -106,13 +106,13 @@ impl FineTuneConfig {
             return refuse("weight_decay", what);
         }
         if !(positive(self.layer_decay) && self.layer_decay <= 1.0) {
-            let what = format!("{} is no factor above 0 and up to 1", self.layer_decay);
+            let what = format!("{} is not above 0 and up to 1", self.layer_decay);
             return refuse("layer_decay", what);
         }
         if self.checkpoint_every == 0 {
             return refuse(
                 "checkpoint_every",
-                "0 is no number of steps; choose at least 1".to_owned(),
+                "0 steps are none; choose at least 1".to_owned(),
             );
         }
         Ok(self.augment.validate()?)

@@ -94,7 +94,7 @@ impl Folder {
         Checkpoints::new(self.path.join(CHECKPOINTS), KEEP)
     }
 
-    /// Opens the metrics of a fine-tuning that goes on after `step` steps, without what a killed process wrote about
+    /// Opens the metrics of a fine-tuning that resumes after `step` steps, without what a killed process wrote about
     /// later ones.
     pub(super) fn metrics(&self, step: u64) -> Result<Metrics, TrainError> {
         let path = self.path.join(METRICS);

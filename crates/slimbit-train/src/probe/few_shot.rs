@@ -87,7 +87,7 @@ impl FromStr for LabelBudget {
     fn from_str(text: &str) -> Result<Self, TrainError> {
         let refuse = || {
             TrainError::Probe(format!(
-                "`{text}` is no number of labels; write a share of them (1%, 10%), a number per class (25), or all"
+                "expected a share of the labels (1%, 10%), a number per class (25) or all, got `{text}`"
             ))
         };
         if text == "all" {

@@ -1,4 +1,4 @@
-//! Why networks fall: US3L's guidelines as rules over the settings (spec section 3.12), and what else brings them down.
+//! Causes of collapse: US3L's guidelines as rules over the settings (spec section 3.12), and what else brings networks down.
 
 use super::{Kind, Watch};
 use crate::TrainConfig;

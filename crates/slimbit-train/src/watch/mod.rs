@@ -1,4 +1,4 @@
-//! The collapse watch: sees networks fall while they train, and says why.
+//! The collapse watch: sees representations collapse during training, and says why.
 //!
 //! Sub-networks collapse one after the other, the narrow and the coarse first, while the full network still looks well
 //! (spec section 7.3). So every sampled kind of network has running averages of its own, and is compared with a floor

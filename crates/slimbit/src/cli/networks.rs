@@ -48,7 +48,7 @@ fn parse_size(text: &str) -> Result<[usize; 2], String> {
     match (sides.0.parse(), sides.1.parse()) {
         (Ok(height), Ok(width)) => Ok([height, width]),
         _ => Err(format!(
-            "`{text}` is no size; write rows and columns as in 224x224"
+            "expected rows and columns as in 224x224, got `{text}`"
         )),
     }
 }
@@ -112,7 +112,7 @@ pub struct GridArgs {
 
 fn parse_bits(text: &str) -> Result<(u8, u8), String> {
     let point: Point = format!("1x {text}").parse().map_err(|_| {
-        format!("`{text}` is no pair of bit-widths; write weights and activations, of 2 to 8 bits each, as in W4A8")
+        format!("expected a pair of bit-widths such as W4A8, each of 2 to 8 bits, got `{text}`")
     })?;
     Ok((point.weight_bits, point.act_bits))
 }
@@ -176,7 +176,7 @@ pub struct OnnxArgs {
 fn parse_batch(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(batch) if batch > 0 => Ok(batch),
-        _ => Err(format!("`{text}` is no number of images above 0")),
+        _ => Err(format!("expected a number of images above 0, got `{text}`")),
     }
 }
 
@@ -194,7 +194,7 @@ pub struct QuantizeArgs {
     /// How many images calibrate at most; they are spread evenly over the folder.
     #[arg(long, default_value_t = 256)]
     pub calibration_images: usize,
-    /// Widths of the points. Only slimmable networks are any good below 1.
+    /// Widths of the points. Widths below 1 are useful only for slimmable networks.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     pub widths: Vec<Width>,
     /// Weight and activation bits of the points.
@@ -243,7 +243,7 @@ pub struct QuantizeArgs {
 fn parse_headroom(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(factor) if (1.0..=2.0).contains(&factor) => Ok(factor),
-        _ => Err(format!("`{text}` is no factor from 1 to 2")),
+        _ => Err(format!("expected a factor from 1 to 2, got `{text}`")),
     }
 }
 

@@ -44,7 +44,7 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "config", "overrides"])]
     pub resume: Option<PathBuf>,
     /// What trains: `cpu`, `gpu`, or `gpu:N`, the N-th adapter from 0. GPUs need a program that was built
-    /// with `--features gpu`. Not part of the run: a resumed one may go on on another device.
+    /// with `--features gpu`. Not part of the run: a resumed run may continue on a different device.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
     /// Print the resolved configuration and stop.

@@ -189,7 +189,7 @@ fn time(repeat: usize, mut run: impl FnMut() -> Result<(), EngineError>) -> Resu
     Ok(Latency::of(seconds))
 }
 
-/// An image that is no special case: a fixed sequence of all byte values.
+/// An image that is not a special case: a fixed sequence of all byte values.
 fn test_image(model: &Model) -> Vec<u8> {
     (0..model.graph().input_shape().elements())
         .map(|i| (i * 89 + i / 256 * 31) as u8)

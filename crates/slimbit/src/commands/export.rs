@@ -57,7 +57,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         );
     } else {
         println!(
-            "{}: {} points in {bytes} bytes; on their own they would take {separate}",
+            "{}: {} points in {bytes} bytes; stored separately they would take {separate} bytes",
             output.display(),
             points.len()
         );

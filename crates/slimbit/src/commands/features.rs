@@ -136,7 +136,7 @@ pub(super) fn engine_features(
 ) -> Result<Vec<f32>> {
     let (name, _) = &model.graph().outputs()[0];
     let features = forward::engine(model, point, images)?.remove(name);
-    features.with_context(|| format!("output `{name}` is no vector"))
+    features.with_context(|| format!("output `{name}` is not a vector"))
 }
 
 /// Feature rows with labels, as the probes take them.

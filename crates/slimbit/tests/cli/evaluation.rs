@@ -57,7 +57,7 @@ fn probes_refuse_what_would_change_nothing() {
         fails(&arguments)
     };
     for (more, part) in [
-        (&["--labels", "0%"][..], "`0%` is no number of labels"),
+        (&["--labels", "0%"][..], "got `0%`"),
         (&["--labels", "200"], "asks for 200 images of each class"),
         (&["--epochs", "3"], "--epochs belongs to --kind linear"),
         (&["--seeds", "2"], "every seed gives the same neighbours"),

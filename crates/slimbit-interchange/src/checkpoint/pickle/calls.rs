@@ -10,7 +10,7 @@ impl Machine<'_> {
     /// What `callable(*arguments)` would give.
     pub(super) fn call(&mut self, callable: Value, arguments: Value) -> Result<Value, ImportError> {
         let Some(&Object::Global(global)) = self.heap.object(callable) else {
-            return Err(self.fault("a call of something that is no function"));
+            return Err(self.fault("a call of something that is not a function"));
         };
         let Some(arguments) = self.heap.sequence(arguments) else {
             return Err(self.fault("a call without a tuple of arguments"));
@@ -43,7 +43,9 @@ impl Machine<'_> {
                     self.heap.counts(strides),
                 );
                 let (Some(offset), Some(shape), Some(strides)) = parts else {
-                    return Err(self.fault("a tensor whose offset, shape or strides are no counts"));
+                    return Err(
+                        self.fault("a tensor whose offset, shape or strides are not counts")
+                    );
                 };
                 let tensor = TensorRef {
                     storage: storage.clone(),
@@ -65,7 +67,7 @@ impl Machine<'_> {
     pub(super) fn storage(&self, id: Value) -> Result<StorageRef, ImportError> {
         let items = self.heap.sequence(id).unwrap_or_default();
         let &[kind, dtype, key, _, elements, ref view @ ..] = items else {
-            return Err(self.fault("a persistent id that is no storage"));
+            return Err(self.fault("a persistent id that is not a storage"));
         };
         match self.heap.text(kind) {
             Some("storage") => {}
@@ -75,7 +77,7 @@ impl Machine<'_> {
                     why: "is a whole pickled module with its source code".to_owned(),
                 });
             }
-            _ => return Err(self.fault("a persistent id that is no storage")),
+            _ => return Err(self.fault("a persistent id that is not a storage")),
         }
         let (Some(&Object::Global(Global::Storage(dtype))), Some(key), Some(elements)) = (
             self.heap.object(dtype),
@@ -94,7 +96,7 @@ impl Machine<'_> {
                     (Some(offset), Some(size)) => [offset, size],
                     _ => return Err(self.fault("a storage's view without offset or size")),
                 },
-                _ => return Err(self.fault("a storage's view that is no triple")),
+                _ => return Err(self.fault("a storage's view that is not a triple")),
             },
             _ => return Err(self.fault("a persistent id with too many parts")),
         };

@@ -43,7 +43,7 @@ impl Global {
 fn refused(module: &str, name: &str) -> ImportError {
     let why = match module {
         "torch" | "torch.storage" if name.ends_with("Storage") => {
-            "is a storage of elements that are no plain floats or integers"
+            "is a storage of elements that are not plain floats or integers"
         }
         "torch._utils" | "torch._tensor" if name.contains("rebuild") => {
             "rebuilds a kind of tensor that is not dense"

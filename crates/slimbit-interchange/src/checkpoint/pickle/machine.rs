@@ -179,7 +179,7 @@ impl<'a> Machine<'a> {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Some(module), Some(name)) = (self.heap.text(module), self.heap.text(name))
                 else {
-                    return Err(self.fault("a global's name is no string"));
+                    return Err(self.fault("a global's name is not a string"));
                 };
                 let global = Global::resolve(module, name)?;
                 self.push(Object::Global(global));
@@ -236,7 +236,7 @@ impl<'a> Machine<'a> {
         match str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
             // Python 2 strings are bytes; names beyond ASCII are not to be expected.
-            Err(_) => Err(self.fault("a string that is no UTF-8")),
+            Err(_) => Err(self.fault("a string that is not UTF-8")),
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a> Machine<'a> {
                 sequence.extend(items);
                 Ok(())
             }
-            _ => Err(self.fault("items for something that is no list")),
+            _ => Err(self.fault("items for something that is not a list")),
         }
     }
 
@@ -338,7 +338,7 @@ impl<'a> Machine<'a> {
                 dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
-            _ => Err(self.fault("items for something that is no dictionary")),
+            _ => Err(self.fault("items for something that is not a dictionary")),
         }
     }
 

@@ -9,7 +9,7 @@ pub(super) fn sizes(values: &[i64]) -> Result<Vec<usize>, Refusal> {
     let sizes: Option<Vec<usize>> = values.iter().map(|&v| v.try_into().ok()).collect();
     match sizes {
         Some(sizes) => Ok(sizes),
-        None => damaged(format!("{values:?} are no dimensions")),
+        None => damaged(format!("{values:?} are not dimensions")),
     }
 }
 

@@ -73,14 +73,14 @@ impl Files<'_> {
             None => Ok(None),
             Some(Ok(number)) => Ok(Some(number)),
             Some(Err(_)) => {
-                let what = format!("`{key}` of its elements is no number of bytes");
+                let what = format!("`{key}` of its elements is not a number of bytes");
                 Err(ImportError::damaged(&at, what))
             }
         };
         let location = entry("location").unwrap_or_default();
         let Some(path) = within(location) else {
             let what = format!(
-                "its elements are in `{location}`, which is no file of the model's folder; keep \
+                "its elements are in `{location}`, which is not a file of the model's folder; keep \
                  them beside the model, or save it as one file"
             );
             return Err(ImportError::invalid(at, what));
@@ -132,7 +132,7 @@ impl Files<'_> {
             }
             let metadata = fs::metadata(file)?;
             if !metadata.is_file() {
-                return Err(io::Error::other("it is no file"));
+                return Err(io::Error::other("it is not a file"));
             }
             let bytes = metadata.len();
             let extent = Extent {

@@ -44,7 +44,7 @@ pub(super) fn fold(
                     Data::Float(values) if values.len() == 1 => {
                         Constant::floats(dims, vec![values[0]; count])
                     }
-                    _ => return damaged("`value` is no single element"),
+                    _ => return damaged("`value` is not a single element"),
                 },
                 None => Constant::floats(dims, vec![0.0; count]),
             }

@@ -102,7 +102,7 @@ fn read(
     side: Option<[usize; 2]>,
 ) -> Result<OnnxImport, ImportError> {
     let mut model = ModelProto::decode(Bytes::copy_from_slice(bytes))
-        .map_err(|error| ImportError::damaged("file", format!("is no ONNX: {error}")))?;
+        .map_err(|error| ImportError::damaged("file", format!("is not ONNX: {error}")))?;
     let graph = model.graph.take().filter(|graph| !graph.node.is_empty());
     let Some(mut graph) = graph else {
         return Err(ImportError::damaged("file", "holds no graph"));
@@ -255,7 +255,7 @@ struct Image {
     batch: Option<usize>,
 }
 
-/// Makes the first step of the graph's only input that is no initialiser.
+/// Makes the first step of the graph's only input that is not an initialiser.
 fn read_image(
     trace: &mut Trace,
     graph: &GraphProto,

@@ -31,7 +31,9 @@ pub(super) fn permutation(attributes: Attributes<'_>, rank: usize) -> Result<Vec
     if sorted.iter().copied().eq(0..rank) {
         Ok(perm)
     } else {
-        damaged(format!("{perm:?} is no permutation of {rank} dimensions"))
+        damaged(format!(
+            "{perm:?} is not a permutation of {rank} dimensions"
+        ))
     }
 }
 

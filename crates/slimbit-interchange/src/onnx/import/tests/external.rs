@@ -142,7 +142,7 @@ fn elements_that_the_file_does_not_hold_are_named() {
         (at("4", "20"), "20 bytes of elements"),
         (at("-4", "24"), "`offset`"),
         (missing, "`none.bin`, which cannot be read"),
-        (directory, "is no file"),
+        (directory, "is not a file"),
         (huge, "has 28"),
         (overflow, "another file"),
     ] {
