@@ -17,6 +17,8 @@ const LOG: &str = "log.txt";
 const CHECKPOINTS: &str = "checkpoints";
 const HEALTHY: &str = "healthy";
 const TEACHER: &str = "teacher.safetensors";
+/// What a run writes besides its settings and TensorBoard's events.
+const WRITTEN: [&str; 5] = [METRICS, LOG, CHECKPOINTS, HEALTHY, TEACHER];
 
 /// What one network of an iteration did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +118,8 @@ impl RunDir {
     /// Makes the folder of a new run and writes its settings.
     ///
     /// # Errors
-    /// [`TrainError::RunDir`] where there is a run already; [`TrainError::Io`].
+    /// [`TrainError::RunDir`] where there is a run already, or something else of a name that the run would write
+    /// to; [`TrainError::Io`].
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
         let run = Self {
             path: path.to_owned(),
@@ -127,12 +130,46 @@ impl RunDir {
                 what: "holds a run already; resume it, or choose another folder".to_owned(),
             });
         }
+        if let Some(name) = WRITTEN.iter().find(|name| is_used(&run.file(name))) {
+            return Err(TrainError::RunDir {
+                path: run.path,
+                what: format!(
+                    "holds `{name}`, which a run would write to, but no run; choose another folder"
+                ),
+            });
+        }
         for folder in [CHECKPOINTS, HEALTHY].map(|name| run.file(name)) {
             fs::create_dir_all(&folder)
                 .map_err(|e| TrainError::io("make the folder", &folder, e))?;
         }
         write_atomically(&run.file(CONFIG), config.to_toml().as_bytes())?;
         Ok(run)
+    }
+
+    /// Removes what an earlier run wrote, if there was one; other files in its folder stay.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] where something cannot be removed.
+    pub fn remove(path: &Path) -> Result<(), TrainError> {
+        let run = Self {
+            path: path.to_owned(),
+        };
+        if !run.file(CONFIG).exists() {
+            return Ok(());
+        }
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(|e| TrainError::io("read the folder", path, e))?;
+        for entry in entries {
+            let name = entry.file_name();
+            let written = name.to_str().is_some_and(|name| {
+                WRITTEN.contains(&name) || crate::tensorboard::is_event_file(name)
+            });
+            if written {
+                remove(&entry.path())?;
+            }
+        }
+        // Last, because it tells that there is a run: what is interrupted can be done again.
+        remove(&run.file(CONFIG))
     }
 
     /// The folder of an earlier run, and its settings.
@@ -209,6 +246,23 @@ impl RunDir {
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Whether something is there that is not an empty folder.
+fn is_used(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => fs::symlink_metadata(path).is_ok(),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), TrainError> {
+    let folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let removed = match folder {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    removed.map_err(|e| TrainError::io("remove", path, e))
 }
 
 /// The open logs of a run.
@@ -317,6 +371,22 @@ mod tests {
             epochs: 3,
             ..TrainConfig::default()
         };
+        // A log of something else, and a user's own file.
+        let notes = folder.path().join("notes");
+        fs::write(&notes, "mine").unwrap();
+        fs::write(folder.path().join(LOG), "not of a run").unwrap();
+        let error = RunDir::create(folder.path(), &config).unwrap_err();
+        assert!(error.to_string().contains("`log.txt`"), "{error}");
+        RunDir::remove(folder.path()).unwrap();
+        assert!(folder.path().join(LOG).exists());
+        fs::remove_file(folder.path().join(LOG)).unwrap();
+
+        let run = RunDir::create(folder.path(), &config).unwrap();
+        Recorder::open(&run, 0).unwrap().log("a line").unwrap();
+        RunDir::remove(folder.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert!(left.len() == 1 && notes.exists(), "{left:?}");
+
         RunDir::create(folder.path(), &config).unwrap();
         let error = RunDir::create(folder.path(), &config)
             .unwrap_err()

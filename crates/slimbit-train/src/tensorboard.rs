@@ -49,6 +49,15 @@ struct SessionLog {
 
 const SESSION_START: i32 = 1;
 
+/// How the name of an event file begins, which TensorBoard looks for, and how those of ours end.
+const PREFIX: &str = "events.out.tfevents.";
+const SUFFIX: &str = ".slimbit";
+
+/// Whether an [`EventFile`] has this name.
+pub(crate) fn is_event_file(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
 /// An event file that is being written.
 pub(crate) struct EventFile {
     file: File,
@@ -62,7 +71,7 @@ impl EventFile {
         let mut second = now() as u64;
         // Names order the files of a run; a restart within a second must come later all the same.
         let (path, file) = loop {
-            let path = folder.join(format!("events.out.tfevents.{second:010}.slimbit"));
+            let path = folder.join(format!("{PREFIX}{second:010}{SUFFIX}"));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => second += 1,

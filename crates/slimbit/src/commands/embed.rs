@@ -14,6 +14,7 @@ use slimbit_engine::{Model, replace_file};
 
 use super::Outcome;
 use super::features::{Images, engine_features, points_of, preprocess_of};
+use super::output::{self, Product};
 use crate::cli::EmbedArgs;
 
 /// A file format, told by the file's name.
@@ -34,6 +35,14 @@ struct Embeddings {
 
 pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
     let format = Format::of(&args.output)?;
+    let inputs = [args.file.as_path(), args.images.as_path()];
+    match format {
+        Format::Npy => {
+            output::check_file(&args.output, Product::Npy, &inputs)?;
+            output::check_file(&args.output.with_extension("txt"), Product::Names, &inputs)?;
+        }
+        Format::Parquet => output::check_file(&args.output, Product::Parquet, &inputs)?,
+    }
     let model = Arc::new(Model::open(&args.file)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();

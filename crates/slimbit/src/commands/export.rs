@@ -12,6 +12,7 @@ use slimbit_train::config::BatchNorms;
 use slimbit_train::{Checkpoint, RunDir};
 
 use super::features::{Images, PREPROCESS};
+use super::output::{self, Product};
 use super::{Outcome, export_onnx, progress, weigh};
 use crate::cli::ExportArgs;
 
@@ -23,6 +24,10 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         return export_onnx::execute(&args.run, output, args);
     }
     let checkpoint = latest_checkpoint(&args.run)?;
+    let output = args.output.clone();
+    let output = output.unwrap_or_else(|| args.run.join("model.slim"));
+    output::check_file(&output, Product::Slim, &[])?;
+    output::check_file(&args.run.join(STATISTICS), Product::Json, &[])?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
     check_trained(&checkpoint, &args.grid.widths)?;
     let path = args
@@ -37,10 +42,6 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     )?;
     let statistics = measure(&checkpoint, &images, &points)?;
     let model = make(&checkpoint, &statistics)?;
-    let output = args
-        .output
-        .clone()
-        .unwrap_or_else(|| args.run.join("model.slim"));
     model.write(&output)?;
     keep_statistics(&args.run, &statistics)?;
     let bytes = fs::metadata(&output)?.len();

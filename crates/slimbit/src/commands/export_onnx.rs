@@ -16,10 +16,12 @@ use super::features::{Images, PREPROCESS, preprocess_of};
 use super::float::mean_cosine;
 use super::foreign::{Answer, Pixels, Python, Request, Runtime};
 use super::forward::{self, Vectors};
+use super::output::{self, Product};
 use super::{Outcome, quantize};
 use crate::cli::{ExportArgs, OnnxArgs};
 
 pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result<Outcome> {
+    output::check_file(output, Product::Onnx, &[source])?;
     let mut summary = match source.extension().and_then(OsStr::to_str) {
         Some("slim") => quantised(source, output, args)?,
         Some("safetensors") => float(source, output, args)?,

@@ -9,6 +9,7 @@ use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
 use slimbit_train::{Outcome as Ending, RunDir};
 
 use super::features::{Images, PREPROCESS};
+use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, progress, quantize};
 use crate::cli::FinetuneArgs;
 
@@ -19,9 +20,14 @@ const NETWORK: &str = "network.safetensors";
 const PROBE_LR: f64 = 30.0;
 
 pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
-    let (mut tuner, folder) = match &args.resume {
-        Some(folder) => (FineTuner::resume(folder)?, folder),
-        None => (FineTuner::new(config(args)?, &args.out)?, &args.out),
+    let folder = args.resume.as_ref().unwrap_or(&args.out);
+    output::check_folder(folder)?;
+    if folder.is_dir() {
+        output::check_file(&folder.join(NETWORK), Product::Network, &[])?;
+    }
+    let mut tuner = match &args.resume {
+        Some(folder) => FineTuner::resume(folder)?,
+        None => FineTuner::new(config(args)?, folder)?,
     };
     let (images, classes) = tuner.labels();
     eprintln!(

@@ -14,6 +14,7 @@ use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, V
 use super::Outcome;
 use super::features::PREPROCESS;
 use super::import_onnx::{Comparison, OnnxSource};
+use super::output::{self, Product};
 use crate::cli::{ImportArgs, PreprocessArgs};
 
 /// Random images of the closing check, and of the statistics of random networks.
@@ -23,6 +24,8 @@ const IMAGES: usize = 4;
 const SEED: u64 = 0x51;
 
 pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
+    let inputs: Vec<&Path> = args.source.as_deref().into_iter().collect();
+    output::check_file(&args.output, Product::Network, &inputs)?;
     let Source {
         mut network,
         description,

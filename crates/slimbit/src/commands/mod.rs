@@ -16,6 +16,7 @@ mod import;
 mod import_onnx;
 mod inspect;
 mod interrupt;
+mod output;
 mod pretrain;
 mod probe;
 mod progress;

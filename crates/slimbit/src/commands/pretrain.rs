@@ -7,14 +7,17 @@ use slimbit_nn::parse_device;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
 use super::dashboard::Dashboard;
-use super::{Outcome, interrupt, progress};
+use super::{Outcome, interrupt, output, progress};
 use crate::cli::PretrainArgs;
 
 pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     // A device that is not there must not leave a run behind that never began.
     let device = parse_device(&args.device)?;
     let trainer = match &args.resume {
-        Some(run) => Trainer::resume(run)?,
+        Some(run) => {
+            output::check_folder(run)?;
+            Trainer::resume(run)?
+        }
         None => {
             let config = config(args)?;
             if args.print_config {
@@ -22,6 +25,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
                 return Ok(Outcome::Done);
             }
             config.check_device(&device)?;
+            output::check_folder(&args.out)?;
             Trainer::new(config, &args.out)?
         }
     };

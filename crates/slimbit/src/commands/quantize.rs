@@ -12,10 +12,13 @@ use slimbit_nn::Net;
 use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalise, quantise};
 
 use super::features::PREPROCESS;
+use super::output::{self, Product};
 use super::{Outcome, progress};
 use crate::cli::QuantizeArgs;
 
 pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
+    let inputs = [args.network.as_path(), args.images.as_path()];
+    output::check_file(&args.output, Product::Slim, &inputs)?;
     let network = Network::open(&args.network)?;
     let preprocess = preprocess_of(&network, &args.network)?;
     let points = Point::grid(&args.widths, &args.bits)?;

@@ -13,6 +13,7 @@ use slimbit_train::{Checkpoint, RunDir, StepRecord, TrainConfig, Trainer};
 
 use super::features::{Images, engine_features, labelled, open_splits};
 use super::float::{FloatNetwork, mean_cosine};
+use super::output::{self, Product};
 use super::{Outcome, export, interrupt, pretrain, progress, weigh};
 use crate::cli::QuickstartArgs;
 use crate::machine::Machine;
@@ -26,6 +27,16 @@ const SETTINGS: &str = include_str!("../../quickstart.toml");
 const WIDTHS: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
 /// Weight and activation bits of the grid.
 const BITS: [(u8, u8); 5] = [(8, 8), (4, 8), (4, 4), (3, 4), (2, 4)];
+/// The integer model, and what was measured of it, in the folder of the job.
+const FILE: &str = "fashion.slim";
+const RESULTS: &str = "results.json";
+const REPORT: &str = "report.html";
+/// The same, with the kind of each.
+const WRITTEN: [(&str, Product); 3] = [
+    (FILE, Product::Slim),
+    (RESULTS, Product::Json),
+    (REPORT, Product::Html),
+];
 /// Images that calibrate.
 const CALIBRATION: usize = 1024;
 /// Timed single-image runs of the engine per point, each beside one of the float network.
@@ -33,6 +44,12 @@ const RUNS: usize = 50;
 
 pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let start = Instant::now();
+    output::check_folder(&args.out)?;
+    if args.out.is_dir() {
+        for (name, product) in WRITTEN {
+            output::check_file(&args.out.join(name), product, &[])?;
+        }
+    }
     let data = args.data.clone().map_or_else(bundled_images, Ok)?;
     let mut overrides = vec![format!(
         "data.path={}",
@@ -57,10 +74,10 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let results = measure(&run, &args.out, &train, &test, start, seconds)?;
 
     write(
-        &args.out.join("results.json"),
+        &args.out.join(RESULTS),
         &serde_json::to_string_pretty(&results)?,
     )?;
-    write(&args.out.join("report.html"), &report::html(&results))?;
+    write(&args.out.join(REPORT), &report::html(&results))?;
     if args.json {
         println!("{}", serde_json::to_string(&results)?);
     } else {
@@ -112,9 +129,7 @@ fn begin(run: &Path, config: TrainConfig, fresh: bool) -> Result<Trainer> {
             return Ok(trainer);
         }
     }
-    if run.exists() {
-        fs::remove_dir_all(run).with_context(|| format!("removing {}", run.display()))?;
-    }
+    RunDir::remove(run)?;
     Ok(Trainer::new(config, run)?)
 }
 
@@ -147,7 +162,7 @@ fn measure(
     let statistics = export::measure(&checkpoint, &calibration, &points)?;
     seconds.calibrate = lap(start, seconds.pretrain);
 
-    let file = out.join("fashion.slim");
+    let file = out.join(FILE);
     export::make(&checkpoint, &statistics)?.write(&file)?;
     export::keep_statistics(run, &statistics)?;
     let model = Arc::new(Model::open(&file)?);

@@ -5,6 +5,7 @@ mod compare;
 mod deployed;
 mod evaluation;
 mod import;
+mod outputs;
 mod quantize;
 mod refusals;
 mod trained;
