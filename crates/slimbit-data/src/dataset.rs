@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::formats::{Pixels, cifar, folder, idx};
-use crate::{DataError, Image};
+use crate::formats::folder::Folder;
+use crate::formats::{Pixels, picture};
+use crate::skipped::{self, Damage, Skipped};
+use crate::{DataError, Holdout, Image, escape_name, open, printable};
 
 /// A part of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +25,6 @@ impl fmt::Display for Split {
     }
 }
 
-/// A picture that is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// The file.
-    pub path: PathBuf,
-    /// Why it is left out.
-    pub reason: String,
-}
-
 /// A list of images with optional labels.
 ///
 /// IDX and CIFAR files are held in memory; the pictures of a folder are decoded when they are asked
@@ -45,13 +36,28 @@ pub struct Dataset {
     shape: (usize, usize, usize),
     labels: Option<Vec<u32>>,
     classes: Vec<String>,
-    skipped: Mutex<BTreeMap<PathBuf, String>>,
+    skipped: Arc<Mutex<Damage>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Source {
-    Memory(Vec<u8>),
+    Memory {
+        pixels: Arc<Vec<u8>>,
+        /// Which of the images, where not all.
+        rows: Option<Vec<usize>>,
+        /// Where several splits follow one another: the name and the first image of each.
+        splits: Vec<(Option<Split>, usize)>,
+    },
     Files(Vec<PathBuf>),
+}
+
+/// The parts of a dataset on which a classifier learns and is measured; they have no image in common.
+#[derive(Debug)]
+pub struct Parts {
+    /// Learnt on.
+    pub train: Dataset,
+    /// Measured on.
+    pub test: Dataset,
 }
 
 impl Dataset {
@@ -65,23 +71,52 @@ impl Dataset {
     ///   per class, or no subfolders and no labels. The header of every picture is read, and those
     ///   without a valid one are skipped.
     ///
-    /// A path that holds several splits gives the training split.
+    /// This is the one rule for "the images of a path" where no labels are needed: of several splits
+    /// it is the training split, and where there are none, or no such split, all that there is.
     ///
     /// # Errors
     /// [`DataError`] when nothing is recognised, no image is left, a file is damaged or something
     /// cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        locate(path.as_ref(), None)
+        open::find(path.as_ref())?.open()
     }
 
     /// Opens one split of what [`Self::open`] opens: IDX files `train-*` or `t10k-*`, CIFAR's
     /// files, or a folder `train/`, `test/` or `val/`. Class folders of all splits are numbered
-    /// together.
+    /// together. The path of a single file stands for its folder.
     ///
     /// # Errors
     /// As [`Self::open`], and [`DataError::NoSplit`] when there are images but not those.
     pub fn open_split(path: impl AsRef<Path>, split: Split) -> Result<Self, DataError> {
-        locate(path.as_ref(), Some(split))
+        open::find_beside(path.as_ref())?.open_split(split)
+    }
+
+    /// Opens the images of all splits together, the training split first; where there are none, the
+    /// same as [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`DataError::Corrupt`] where splits hold images of different shapes.
+    pub fn open_all(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        open::find(path.as_ref())?.open_all()
+    }
+
+    /// Opens what is measured on where nothing is learnt: the test split, or all images where there is
+    /// none; with a holdout and its seed, the test images of [`Parts::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Parts::open`].
+    pub fn open_test(
+        path: impl AsRef<Path>,
+        holdout: Option<(Holdout, u64)>,
+    ) -> Result<Self, DataError> {
+        if holdout.is_some() {
+            return Ok(Parts::open(path, holdout)?.test);
+        }
+        let found = open::find(path.as_ref())?;
+        match found.has(Split::Test) {
+            true => found.open_split(Split::Test),
+            false => found.open_all(),
+        }
     }
 
     /// A dataset of images that are in memory already: `shape` is (channels, height, width),
@@ -128,7 +163,7 @@ impl Dataset {
         Self::from_memory(Path::new("memory"), pixels)
     }
 
-    fn from_memory(path: &Path, pixels: Pixels) -> Result<Self, DataError> {
+    pub(crate) fn from_memory(path: &Path, pixels: Pixels) -> Result<Self, DataError> {
         let Pixels {
             channels,
             height,
@@ -145,34 +180,102 @@ impl Dataset {
         }
         Ok(Dataset {
             path: path.into(),
-            source: Source::Memory(data),
+            source: Source::Memory {
+                pixels: Arc::new(data),
+                rows: None,
+                splits: Vec::new(),
+            },
             shape: (channels, height, width),
             labels,
             classes,
-            skipped: Mutex::default(),
+            skipped: Arc::default(),
         })
     }
 
-    fn from_folder(path: &Path, siblings: &[PathBuf]) -> Result<Self, DataError> {
-        let folder::Folder {
-            files,
-            labels,
-            classes,
-            shape,
-            skipped,
-        } = folder::open(path, siblings)?;
-        let dataset = Dataset {
-            path: path.into(),
-            source: Source::Files(files),
-            shape,
-            labels,
-            classes,
-            skipped: Mutex::default(),
-        };
-        for Skipped { path, reason } in skipped {
-            dataset.skip(&path, &reason);
+    /// Names the images in memory by their splits: for each, its first image.
+    pub(crate) fn with_splits(mut self, of: Vec<(Option<Split>, usize)>) -> Self {
+        if let Source::Memory { splits, .. } = &mut self.source {
+            *splits = of;
         }
-        Ok(dataset)
+        self
+    }
+
+    pub(crate) fn from_folder(path: &Path, folder: Folder) -> Result<Self, DataError> {
+        skipped::report(path, &folder.skipped, &folder.empty);
+        let Some(shape) = folder.shape() else {
+            let skipped = folder.skipped.len();
+            return Err(match skipped == folder.damaged {
+                true => DataError::Empty {
+                    path: path.into(),
+                    skipped,
+                },
+                false => DataError::Unusable {
+                    path: path.into(),
+                    skipped,
+                    reasons: skipped::summary(path, &folder.skipped),
+                },
+            });
+        };
+        Ok(Dataset {
+            path: path.into(),
+            source: Source::Files(folder.files),
+            shape,
+            labels: folder.labels,
+            classes: folder.classes,
+            skipped: Arc::new(Mutex::new(Damage::new(folder.skipped))),
+        })
+    }
+
+    /// The images at these positions, in this order, under the names that they have here.
+    ///
+    /// # Errors
+    /// [`DataError::OutOfRange`] for a position that does not exist, and [`DataError::Empty`] for no
+    /// position.
+    pub fn subset(&self, positions: &[usize]) -> Result<Self, DataError> {
+        let len = self.len();
+        if let Some(&index) = positions.iter().find(|&&index| index >= len) {
+            return Err(DataError::OutOfRange { index, len });
+        }
+        if positions.is_empty() {
+            return Err(DataError::Empty {
+                path: self.path.clone(),
+                skipped: 0,
+            });
+        }
+        let source = match &self.source {
+            Source::Files(files) => Source::Files(
+                positions
+                    .iter()
+                    .map(|&index| files[index].clone())
+                    .collect(),
+            ),
+            Source::Memory {
+                pixels,
+                rows,
+                splits,
+            } => {
+                let row = |&index: &usize| rows.as_ref().map_or(index, |rows| rows[index]);
+                Source::Memory {
+                    pixels: Arc::clone(pixels),
+                    rows: Some(positions.iter().map(row).collect()),
+                    splits: splits.clone(),
+                }
+            }
+        };
+        let labels = self.labels.as_ref();
+        Ok(Dataset {
+            path: self.path.clone(),
+            source,
+            shape: self.shape,
+            labels: labels.map(|labels| positions.iter().map(|&index| labels[index]).collect()),
+            classes: self.classes.clone(),
+            skipped: Arc::clone(&self.skipped),
+        })
+    }
+
+    /// The labels of all images; `None` for an unlabelled dataset.
+    pub fn labels(&self) -> Option<&[u32]> {
+        self.labels.as_deref()
     }
 
     /// Images, those included that turn out to be undecodable later.
@@ -182,7 +285,10 @@ impl Dataset {
     )]
     pub fn len(&self) -> usize {
         match &self.source {
-            Source::Memory(pixels) => {
+            Source::Memory {
+                rows: Some(rows), ..
+            } => rows.len(),
+            Source::Memory { pixels, .. } => {
                 let (channels, height, width) = self.shape;
                 pixels.len() / (channels * height * width)
             }
@@ -208,19 +314,25 @@ impl Dataset {
         self.labels.as_ref()?.get(index).copied()
     }
 
-    /// What an image is called: its path below the dataset's folder, or its number.
+    /// What an image is called: its path below the dataset's folder, or its number in its file, with
+    /// its split where the dataset has several. One line, from which a file's name can be had back as
+    /// [`escape_name`] says; of two images, never the same.
     ///
     /// # Panics
     /// Where `index` is not below [`Self::len`].
     pub fn name(&self, index: usize) -> String {
         match &self.source {
-            Source::Memory(_) => index.to_string(),
+            Source::Memory { rows, splits, .. } => {
+                let row = rows.as_ref().map_or(index, |rows| rows[index]);
+                match splits.iter().rev().find(|(_, first)| *first <= row) {
+                    Some((Some(split), first)) => format!("{split}/{}", row - first),
+                    _ => row.to_string(),
+                }
+            }
             Source::Files(files) => {
                 let file = &files[index];
-                file.strip_prefix(&self.path)
-                    .unwrap_or(file)
-                    .display()
-                    .to_string()
+                let below = file.strip_prefix(&self.path).unwrap_or(file);
+                escape_name(below.as_os_str()).into_owned()
             }
         }
     }
@@ -243,10 +355,11 @@ impl Dataset {
             });
         }
         match &self.source {
-            Source::Memory(pixels) => {
+            Source::Memory { pixels, rows, .. } => {
                 let (channels, height, width) = self.shape;
                 let size = channels * height * width;
-                let pixels = pixels[index * size..][..size].to_vec();
+                let row = rows.as_ref().map_or(index, |rows| rows[index]);
+                let pixels = pixels[row * size..][..size].to_vec();
                 Ok(Image {
                     channels,
                     height,
@@ -254,9 +367,9 @@ impl Dataset {
                     pixels,
                 })
             }
-            Source::Files(files) => folder::decode(&files[index]).inspect_err(|error| {
+            Source::Files(files) => picture::decode(&files[index]).inspect_err(|error| {
                 if let DataError::Decode { path, reason } = error {
-                    self.skip(path, reason);
+                    self.damage().add(path, reason);
                 }
             }),
         }
@@ -284,132 +397,73 @@ impl Dataset {
     }
 
     /// The pictures left out so far, by path: at opening for a bad header or a place outside the
-    /// class folders, later for damage found when decoding. Each was reported once by
-    /// [`log::warn!`].
+    /// class folders, later for damage found when decoding. They were reported by [`log::warn!`], the
+    /// former together and of the latter the first few.
     pub fn skipped(&self) -> Vec<Skipped> {
-        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        skipped
-            .iter()
-            .map(|(path, reason)| Skipped {
-                path: path.clone(),
-                reason: reason.clone(),
-            })
-            .collect()
+        self.damage().list()
     }
 
-    fn skip(&self, path: &Path, reason: &str) {
-        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        if skipped.insert(path.into(), reason.into()).is_none() {
-            log::warn!("skipping {}: {reason}", path.display());
-        }
+    fn damage(&self) -> MutexGuard<'_, Damage> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn locate(path: &Path, split: Option<Split>) -> Result<Dataset, DataError> {
-    let metadata = fs::metadata(path).map_err(|error| DataError::io(path, error))?;
-    if metadata.is_dir() {
-        return locate_in_folder(path, split);
-    }
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let is_idx = idx::is_image_file(&name);
-    if !is_idx && !name.ends_with(".bin") {
-        return Err(unrecognised(
-            path,
-            format!("a single file {name:?}; unpack an archive first"),
-        ));
-    }
-    match split {
-        Some(split) => locate_in_folder(parent(path), Some(split)),
-        None if is_idx => Dataset::from_memory(path, idx::read(path)?),
-        None => Dataset::from_memory(path, cifar::read(&[path.into()])?),
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn locate_in_folder(path: &Path, split: Option<Split>) -> Result<Dataset, DataError> {
-    let names = file_names(path)?;
-    let no_split = |split: Option<Split>| match split {
-        Some(split) => DataError::NoSplit {
-            path: path.into(),
-            split,
-        },
-        None => DataError::Empty {
-            path: path.into(),
-            skipped: 0,
-        },
-    };
-    if names.iter().any(|name| idx::is_image_file(name)) {
-        let images = path.join(idx::image_file(&names, split).ok_or_else(|| no_split(split))?);
-        return Dataset::from_memory(&images, idx::read(&images)?);
-    }
-    if let Some(files) = cifar::record_files(&names, split) {
-        let files: Vec<PathBuf> = files.into_iter().map(|name| path.join(name)).collect();
-        if files.is_empty() {
-            return Err(no_split(split.or(Some(Split::Train))));
-        }
-        return Dataset::from_memory(path, cifar::read(&files)?);
-    }
-    if let Some(folder) = cifar::archive_folder(&names) {
-        return locate_in_folder(&path.join(folder), split);
-    }
-    if cifar::is_python_version(&names) {
-        return Err(unrecognised(
-            path,
-            "CIFAR's Python version; download the binary version".into(),
-        ));
-    }
-    let splits = folder::split_folders(path)?;
-    if splits.is_empty() {
-        return match split {
-            Some(_) => Err(no_split(split)),
-            None => Dataset::from_folder(path, &[]),
+impl Parts {
+    /// Opens the training and the test split of a path; with a holdout, all images of a path that has
+    /// not both, of which those that `holdout` draws by the seed are the test images.
+    ///
+    /// The same images are held out whoever asks, as long as the folder is the same.
+    ///
+    /// # Errors
+    /// As [`Dataset::open_split`]; [`DataError::Setting`] where a path with a training and a test split
+    /// is to hold out more, where the two are the same folder, or where the images cannot be divided
+    /// like that.
+    pub fn open(
+        path: impl AsRef<Path>,
+        holdout: Option<(Holdout, u64)>,
+    ) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        let Some((holdout, seed)) = holdout else {
+            let parts = Self {
+                train: Dataset::open_split(path, Split::Train)?,
+                test: Dataset::open_split(path, Split::Test)?,
+            };
+            return parts.disjoint();
         };
+        let found = open::find(path)?;
+        if found.has(Split::Train) && found.has(Split::Test) {
+            let reason = format!(
+                "{} has a training and a test split already; leave it out to measure on the test split",
+                printable(path)
+            );
+            return Err(DataError::setting("holdout", reason));
+        }
+        let all = found.open_all()?;
+        let test = holdout.draw(all.len(), all.labels(), seed)?;
+        let train: Vec<usize> = (0..all.len())
+            .filter(|image| test.binary_search(image).is_err())
+            .collect();
+        Ok(Self {
+            train: all.subset(&train)?,
+            test: all.subset(&test)?,
+        })
     }
-    // Alphabetical order prefers `test` to `val`.
-    let wanted = |split| {
-        splits
-            .iter()
-            .find(|&(_, &found)| found == split)
-            .map(|(name, _)| name)
-    };
-    let chosen = match split {
-        Some(split) => wanted(split).ok_or_else(|| no_split(Some(split)))?,
-        None => wanted(Split::Train)
-            .or_else(|| wanted(Split::Test))
-            .ok_or_else(|| no_split(None))?,
-    };
-    let siblings: Vec<PathBuf> = splits
-        .keys()
-        .filter(|&name| name != chosen)
-        .map(|name| path.join(name))
-        .collect();
-    Dataset::from_folder(&path.join(chosen), &siblings)
-}
 
-/// Sorted, so that what is found does not depend on the file system; raw files come before their
-/// `.gz`.
-fn file_names(folder: &Path) -> Result<Vec<String>, DataError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| DataError::io(folder, error))? {
-        let entry = entry.map_err(|error| DataError::io(folder, error))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn unrecognised(path: &Path, found: String) -> DataError {
-    DataError::Unrecognised {
-        path: path.into(),
-        found,
+    /// Refuses splits that are links to one another.
+    fn disjoint(self) -> Result<Self, DataError> {
+        let place = |dataset: &Dataset| dataset.path.canonicalize().ok();
+        let apart = match (&self.train.source, &self.test.source) {
+            (Source::Files(_), Source::Files(_)) => place(&self.train) != place(&self.test),
+            _ => true,
+        };
+        if apart {
+            return Ok(self);
+        }
+        let reason = format!(
+            "{} and {} are the same folder, so it would be measured on what it learnt from",
+            printable(&self.train.path),
+            printable(&self.test.path)
+        );
+        Err(DataError::setting("data", reason))
     }
 }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Split;
+use crate::{Split, printable};
 
 /// Why images could not be had. Every message names the place and, where there is one, the remedy.
 #[derive(Debug)]
@@ -36,6 +36,15 @@ pub enum DataError {
         /// Candidates that were skipped because they could not be decoded.
         skipped: usize,
     },
+    /// Everything that might be an image was left out.
+    Unusable {
+        /// The dataset's path.
+        path: PathBuf,
+        /// Files that were left out.
+        skipped: usize,
+        /// Why, with the first of their names.
+        reasons: String,
+    },
     /// A dataset file contradicts itself: truncated, too long, or with impossible values.
     Corrupt {
         /// The damaged file.
@@ -51,11 +60,6 @@ pub enum DataError {
         images: usize,
         /// Labels in the label file.
         labels: usize,
-    },
-    /// A class folder's name is not UTF-8, so that the class has no printable name.
-    NonUtf8 {
-        /// The folder.
-        path: PathBuf,
     },
     /// One image could not be decoded.
     Decode {
@@ -115,19 +119,19 @@ impl fmt::Display for DataError {
                 write!(
                     f,
                     "cannot read {}: {source}; check that it exists and may be read",
-                    path.display()
+                    printable(path)
                 )
             }
             DataError::Unrecognised { path, found } => write!(
                 f,
                 "no dataset in {}: {found}; expected IDX files (*-images-idx3-ubyte[.gz]), \
                  CIFAR binaries (*.bin), or a folder of images with or without class folders",
-                path.display()
+                printable(path)
             ),
             DataError::NoSplit { path, split } => write!(
                 f,
                 "no {split} split in {}; expected {}, or open the path without a split",
-                path.display(),
+                printable(path),
                 match split {
                     Split::Train =>
                         "train-images-idx3-ubyte, data_batch_1.bin, train.bin or a folder train/",
@@ -139,20 +143,30 @@ impl fmt::Display for DataError {
                 write!(
                     f,
                     "no images in {}; point to a folder that holds some",
-                    path.display()
+                    printable(path)
                 )
             }
             DataError::Empty { path, skipped } => write!(
                 f,
                 "no readable image in {}: all {skipped} candidates are corrupt; copy or \
                  download the data again",
-                path.display()
+                printable(path)
+            ),
+            DataError::Unusable {
+                path,
+                skipped,
+                reasons,
+            } => write!(
+                f,
+                "no usable image in {}: {skipped} left out ({reasons}); give a folder of JPEG, PNG, \
+                 BMP, GIF, TIFF, WebP or PNM pictures",
+                printable(path)
             ),
             DataError::Corrupt { path, reason } => {
                 write!(
                     f,
                     "{} is damaged: {reason}; copy or download it again",
-                    path.display()
+                    printable(path)
                 )
             }
             DataError::LabelCount {
@@ -163,20 +177,13 @@ impl fmt::Display for DataError {
                 f,
                 "{} holds {labels} labels for {images} images; put the label file that belongs to \
                  the images beside them",
-                path.display()
+                printable(path)
             ),
-            DataError::NonUtf8 { path } => {
-                write!(
-                    f,
-                    "the class folder {} has a name that is not UTF-8; rename it",
-                    path.display()
-                )
-            }
             DataError::Decode { path, reason } => {
                 write!(
                     f,
                     "cannot decode {}: {reason}; replace or remove it",
-                    path.display()
+                    printable(path)
                 )
             }
             DataError::OutOfRange { index, len } => {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crate::DataError;
-use crate::formats::folder;
+use crate::formats::picture;
 
 /// An 8-bit image in HWC order: `pixels[(y * width + x) * channels + c]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Image {
     /// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture or
     /// damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        folder::decode(path.as_ref())
+        picture::decode(path.as_ref())
     }
 
     /// The image with 1 or 3 channels: RGB to grey by the ITU-R 601-2 luma weights as Pillow rounds
@@ -97,7 +97,7 @@ pub(crate) fn luma(rgb: &[u8]) -> u8 {
 #[cfg(test)]
 pub(crate) fn from_pillow(name: &str) -> Image {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pillow");
-    crate::formats::folder::decode(&folder.join(format!("{name}.png"))).unwrap()
+    crate::formats::picture::decode(&folder.join(format!("{name}.png"))).unwrap()
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use rand_chacha::ChaCha8Rng;
 /// The last word of a generator's key for the order of an epoch; views use 0 and 1.
 const SHUFFLE: u64 = u64::MAX;
 
+/// The last word of a generator's key for what is held out of a class.
+const HOLDOUT: u64 = u64::MAX - 1;
+
 /// The generator of one view of one image in one epoch.
 ///
 /// The four numbers, little-endian, *are* the ChaCha8 key: no two views share a stream, and none
@@ -19,6 +22,11 @@ pub(crate) fn epoch_order(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..len).collect();
     order.shuffle(&mut keyed(seed, epoch, 0, SHUFFLE));
     order
+}
+
+/// The generator that decides which images of a class are held out.
+pub(crate) fn holdout_rng(seed: u64, class: u32) -> ChaCha8Rng {
+    keyed(seed, 0, class.into(), HOLDOUT)
 }
 
 fn keyed(seed: u64, epoch: u64, index: u64, purpose: u64) -> ChaCha8Rng {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use slimbit_data::{
-    AugmentConfig, DataError, Dataset, Loader, LoaderConfig, Preprocess, Split, eval_batches,
+    AugmentConfig, DataError, Dataset, Loader, LoaderConfig, Parts, Preprocess, Split, eval_batches,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -363,19 +363,181 @@ fn names_that_are_not_utf8() {
 
     let class = root.path().join(OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir(&class).unwrap();
-    fs::write(class.join("1.png"), png([1, 2, 3], 2, 2)).unwrap();
-    assert!(refusal(root.path()).contains("not UTF-8; rename"));
+    fs::write(class.join("1\n2.png"), png([1, 2, 3], 2, 2)).unwrap();
+    let dataset = Dataset::open(root.path()).unwrap();
+    assert_eq!(dataset.classes(), ["caf\\xe9"]);
+    assert_eq!(dataset.name(0), "caf\\xe9/1\\n2.png");
+    assert_eq!(dataset.image(0).unwrap().pixels[..3], [1, 2, 3]);
+}
+
+/// Each is left out with its reason; the rest of the folder is read.
+#[cfg(unix)]
+#[test]
+fn links_pipes_and_odd_entries_are_skipped_and_counted() {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    let root = folder(&[
+        ("a/1.png", png([1, 2, 3], 2, 2)),
+        ("a/dir.jpg/2.png", png([1, 2, 3], 2, 2)),
+        ("b/3.png", png([1, 2, 3], 2, 2)),
+        ("a/photo.HEIC", vec![0; 9]),
+        ("elsewhere.txt", png([1, 2, 3], 2, 2)),
+        ("c/notes.txt", Vec::new()),
+    ]);
+    let at = |name: &str| root.path().join(name);
+    symlink(root.path(), at("a/again")).unwrap();
+    symlink("nowhere.png", at("a/broken.png")).unwrap();
+    symlink(at("elsewhere.txt"), at("a/link.png")).unwrap();
+    let _socket = UnixListener::bind(at("a/socket.png")).unwrap();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(at("b/pipe.jpg"))
+        .status();
+    assert!(fifo.unwrap().success());
+    let dataset = Dataset::open(root.path()).unwrap();
+    let names: Vec<String> = (0..dataset.len()).map(|i| dataset.name(i)).collect();
+    assert_eq!(
+        names,
+        ["a/1.png", "a/dir.jpg/2.png", "a/link.png", "b/3.png"]
+    );
+    assert_eq!(dataset.classes(), ["a", "b"]);
+    let skipped: Vec<(String, String)> = dataset
+        .skipped()
+        .into_iter()
+        .map(|skipped| {
+            let name = skipped.path.strip_prefix(root.path()).unwrap();
+            (name.to_str().unwrap().to_owned(), skipped.reason)
+        })
+        .collect();
+    for (name, part) in [
+        ("a/again", "leads back"),
+        ("a/broken.png", "leads nowhere"),
+        ("a/photo.HEIC", "not supported"),
+        ("a/socket.png", "not a regular file"),
+        ("b/pipe.jpg", "not a regular file"),
+    ] {
+        let found = skipped.iter().find(|(path, _)| path == name);
+        let (_, reason) = found.unwrap_or_else(|| panic!("{name}: {skipped:?}"));
+        assert!(reason.contains(part), "{name}: {reason}");
+    }
+    assert_eq!(skipped.len(), 5);
+    assert!(refusal(at("nowhere")).starts_with("cannot read"));
+}
+
+#[test]
+fn a_folder_of_nothing_usable_says_why() {
+    let root = folder(&[("1.heic", vec![0; 9]), ("2.heic", vec![0; 9])]);
+    let error = refusal(root.path());
+    assert!(
+        error.contains("2 left out") && error.contains("1.heic, 2.heic"),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_splits_open_together_under_names_of_their_own() {
+    let root = folder(&[
+        ("test/dog/1.png", png([1, 1, 1], 2, 2)),
+        ("train/cat/1.png", png([2, 2, 2], 2, 2)),
+        ("train/dog/1.png", png([3, 3, 3], 2, 2)),
+        ("val/cat/1.png", png([4, 4, 4], 2, 2)),
+    ]);
+    let all = Dataset::open_all(root.path()).unwrap();
+    let names: Vec<String> = (0..all.len()).map(|i| all.name(i)).collect();
+    let expected = [
+        "train/cat/1.png",
+        "train/dog/1.png",
+        "test/dog/1.png",
+        "val/cat/1.png",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(all.labels(), Some(&[0, 1, 1, 0][..]));
+    assert_eq!(all.classes(), ["cat", "dog"]);
+    assert_eq!(Dataset::open(root.path()).unwrap().len(), 2);
+    assert_eq!(Dataset::open_test(root.path(), None).unwrap().len(), 1);
+
+    let both = Dataset::open_all(fashion_mnist()).unwrap();
+    assert_eq!(both.len(), 12_000);
+    assert_eq!(
+        (both.name(9_999), both.name(10_000)),
+        ("train/9999".into(), "test/0".into())
+    );
+    let test = Dataset::open_split(fashion_mnist(), Split::Test).unwrap();
+    assert_eq!(both.image(10_007).unwrap(), test.image(7).unwrap());
+    assert_eq!(both.label(10_007), test.label(7));
+
+    let flat = folder(&[
+        ("1.png", png([1, 1, 1], 2, 2)),
+        ("2.png", png([1, 1, 1], 2, 2)),
+    ]);
+    for open in [
+        Dataset::open(flat.path()),
+        Dataset::open_all(flat.path()),
+        Dataset::open_test(flat.path(), None),
+    ] {
+        assert_eq!(open.unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn images_are_held_out_of_one_folder_without_overlap() {
+    let files: Vec<(String, Vec<u8>)> = (0..30)
+        .map(|i| {
+            let class = ["cat", "dog", "owl"][i % 3];
+            (format!("{class}/{i}.png"), png([i as u8, 0, 0], 2, 2))
+        })
+        .collect();
+    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    let root = folder(&named);
+    let holdout = |text: &str| Some((text.parse().unwrap(), 5));
+    let names = |dataset: &Dataset| -> Vec<String> {
+        (0..dataset.len()).map(|i| dataset.name(i)).collect()
+    };
+    let Parts { train, test } = Parts::open(root.path(), holdout("20%")).unwrap();
+    assert_eq!((train.len(), test.len()), (24, 6));
+    let mut all = [names(&train), names(&test)].concat();
+    all.sort();
+    assert_eq!(all, names(&Dataset::open(root.path()).unwrap()));
+    let mut per_class = [0; 3];
+    test.labels()
+        .unwrap()
+        .iter()
+        .for_each(|&l| per_class[l as usize] += 1);
+    assert_eq!(per_class, [2, 2, 2]);
+    for index in 0..test.len() {
+        let number: u8 = test.name(index)[4..]
+            .trim_end_matches(".png")
+            .parse()
+            .unwrap();
+        assert_eq!(test.image(index).unwrap().pixels[0], number);
+    }
+    let again = Dataset::open_test(root.path(), holdout("20%")).unwrap();
+    assert_eq!(names(&again), names(&test));
+
+    let error = |result: Result<Parts, DataError>| result.err().unwrap().to_string();
+    assert!(error(Parts::open(root.path(), None)).contains("no train split"));
+    assert!(error(Parts::open(root.path(), holdout("28"))).contains("leaves 27 at most"));
+    assert!(error(Parts::open(fashion_mnist(), holdout("20%"))).contains("already"));
+
+    // Of images in memory too, and of a split alone.
+    let train = fashion_mnist().join("train-images-idx3-ubyte.gz");
+    let parts = Parts::open(train, holdout("1000")).unwrap();
+    assert_eq!((parts.train.len(), parts.test.len()), (9000, 1000));
+    let only = folder(&[
+        ("train/a/1.png", png([1, 1, 1], 2, 2)),
+        ("train/a/2.png", png([1, 1, 1], 2, 2)),
+    ]);
+    assert_eq!(
+        Parts::open(only.path(), holdout("50%")).unwrap().test.len(),
+        1
+    );
 }
 
 #[cfg(unix)]
 #[test]
-fn links_that_lead_nowhere_or_in_circles_are_errors() {
-    use std::os::unix::fs::symlink;
-
-    let root = folder(&[("a/1.png", png([1, 2, 3], 2, 2))]);
-    symlink(root.path(), root.path().join("a/again")).unwrap();
-    assert!(refusal(root.path()).starts_with("cannot read"));
-    fs::remove_file(root.path().join("a/again")).unwrap();
-    symlink("nowhere.png", root.path().join("a/2.png")).unwrap();
-    assert!(refusal(root.path()).contains("2.png"));
+fn a_test_split_that_is_a_link_to_the_training_images_is_refused() {
+    let root = folder(&[("train/a/1.png", png([1, 1, 1], 2, 2))]);
+    std::os::unix::fs::symlink("train", root.path().join("test")).unwrap();
+    let error = Parts::open(root.path(), None).err().unwrap().to_string();
+    assert!(error.contains("are the same folder"), "{error}");
 }

@@ -53,24 +53,16 @@ pub(crate) fn archive_folder(names: &[String]) -> Option<&String> {
         .find(|name| matches!(name.as_str(), "cifar-10-batches-bin" | "cifar-100-binary"))
 }
 
-/// The record files of a split among the sorted file names of a folder, or of the training split
-/// without one; `None` when the folder is not CIFAR's.
-pub(crate) fn record_files(names: &[String], split: Option<Split>) -> Option<Vec<&String>> {
-    let is_train = |name: &str| {
-        name == "train.bin" || name.starts_with("data_batch") && name.ends_with(".bin")
+/// CIFAR's record files among the sorted file names of a folder, and the split of each.
+pub(crate) fn record_files(names: &[String]) -> Vec<(&String, Option<Split>)> {
+    let split_of = |name: &str| match name {
+        "train.bin" => Some(Split::Train),
+        "test.bin" | "test_batch.bin" => Some(Split::Test),
+        _ if name.starts_with("data_batch") && name.ends_with(".bin") => Some(Split::Train),
+        _ => None,
     };
-    let is_test = |name: &str| name == "test.bin" || name == "test_batch.bin";
-    if !names.iter().any(|name| is_train(name) || is_test(name)) {
-        return None;
-    }
-    let belongs = |name: &str| {
-        if split == Some(Split::Test) {
-            is_test(name)
-        } else {
-            is_train(name)
-        }
-    };
-    Some(names.iter().filter(|name| belongs(name)).collect())
+    let files = names.iter().map(|name| (name, split_of(name)));
+    files.filter(|(_, split)| split.is_some()).collect()
 }
 
 /// Whether the file names are those of the pickled version, which this crate does not read.

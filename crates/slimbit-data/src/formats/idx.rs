@@ -20,21 +20,23 @@ pub(crate) fn is_image_file(name: &str) -> bool {
         .ends_with("idx3-ubyte")
 }
 
-/// The image file of a split among the file names of a folder; without a split, the training images
-/// or what there is.
-pub(crate) fn image_file(names: &[String], split: Option<Split>) -> Option<&String> {
-    let find = |markers: &[&str]| {
-        let belongs = |name: &&String| markers.iter().any(|marker| name.contains(marker));
-        names
-            .iter()
-            .filter(|name| is_image_file(name))
-            .find(belongs)
+/// The image files among the sorted file names of a folder, and the split that each belongs to by its
+/// name. Of a raw file and its `.gz`, only the raw one.
+pub(crate) fn image_files(names: &[String]) -> Vec<(&String, Option<Split>)> {
+    let split_of = |name: &str| match name {
+        name if name.contains("train") => Some(Split::Train),
+        name if name.contains("t10k") || name.contains("test") => Some(Split::Test),
+        _ => None,
     };
-    match split {
-        Some(Split::Train) => find(&["train"]),
-        Some(Split::Test) => find(&["t10k", "test"]),
-        None => find(&["train"]).or_else(|| find(&[""])),
-    }
+    let is_copy = |name: &str| {
+        let raw = name.strip_suffix(".gz");
+        raw.is_some_and(|raw| names.iter().any(|other| other == raw))
+    };
+    names
+        .iter()
+        .filter(|name| is_image_file(name) && !is_copy(name))
+        .map(|name| (name, split_of(name)))
+        .collect()
 }
 
 /// Reads an image file and, where there is one beside it, its label file and `classes.txt`.
@@ -200,9 +202,15 @@ mod tests {
         ]
         .map(String::from)
         .into();
-        assert_eq!(image_file(&names, Some(Split::Test)), Some(&names[0]));
-        assert_eq!(image_file(&names, Some(Split::Train)), Some(&names[1]));
-        assert_eq!(image_file(&names, None), Some(&names[1]));
-        assert_eq!(image_file(&names[..1], Some(Split::Train)), None);
+        let files = image_files(&names);
+        assert_eq!(
+            files,
+            [
+                (&names[0], Some(Split::Test)),
+                (&names[1], Some(Split::Train))
+            ]
+        );
+        let both = ["a-idx3-ubyte", "a-idx3-ubyte.gz"].map(String::from);
+        assert_eq!(image_files(&both), [(&both[0], None)]);
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod cifar;
 pub(crate) mod folder;
 pub(crate) mod idx;
+pub(crate) mod picture;
 
 use std::fs;
 use std::path::Path;

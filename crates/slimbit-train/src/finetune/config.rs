@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use slimbit_data::AugmentConfig;
+use slimbit_data::{AugmentConfig, Holdout};
 use slimbit_graph::Width;
 
 use crate::TrainError;
@@ -17,6 +17,13 @@ pub struct FineTuneConfig {
     pub run: PathBuf,
     /// Labelled images; the training part of what has several.
     pub data: PathBuf,
+    /// Images of `data` that are not trained on but measured on; where nothing else is said, it is
+    /// measured on the test split, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
+    /// Seed that decides which images are held out; by default `seed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_seed: Option<u64>,
     /// The width that is tuned.
     pub width: Width,
     /// Which labels are used.
@@ -62,6 +69,8 @@ impl FineTuneConfig {
         Self {
             run: run.to_owned(),
             data: data.to_owned(),
+            holdout: None,
+            holdout_seed: None,
             width: Width::FULL,
             labels: LabelBudget::All,
             seed: 0,
@@ -76,6 +85,12 @@ impl FineTuneConfig {
             augment: crops_and_flips(size),
             checkpoint_every: 200,
         }
+    }
+
+    /// What is held out of the images, and the seed that decides which.
+    pub fn held_out(&self) -> Option<(Holdout, u64)> {
+        let seed = self.holdout_seed.unwrap_or(self.seed);
+        self.holdout.map(|holdout| (holdout, seed))
     }
 
     /// Checks every value.
@@ -181,11 +196,20 @@ mod tests {
             labels: LabelBudget::Share(0.01),
             freeze: Freeze::All,
             width: Width::new(0.5).unwrap(),
+            holdout: Some(Holdout::Share(0.2)),
+            holdout_seed: Some(3),
             ..config()
         };
+        assert_eq!(config.held_out(), Some((Holdout::Share(0.2), 3)));
         config.validate().unwrap();
         let text = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<FineTuneConfig>(&text).unwrap(), config);
+        // As it was written before there were holdouts.
+        let without = text
+            .replace("holdout = \"20%\"\n", "")
+            .replace("holdout_seed = 3\n", "");
+        let old = toml::from_str::<FineTuneConfig>(&without).unwrap();
+        assert_eq!(old.held_out(), None);
     }
 
     #[test]

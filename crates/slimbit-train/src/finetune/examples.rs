@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use slimbit_data::{AugmentConfig, DataError, Dataset, Preprocess, Split, augment};
+use slimbit_data::{AugmentConfig, DataError, Dataset, Parts, Preprocess, augment};
 
 use super::FineTuneConfig;
 use crate::TrainError;
@@ -35,9 +35,9 @@ impl Examples {
         config: &FineTuneConfig,
         preprocess: &Preprocess,
     ) -> Result<Self, TrainError> {
-        let dataset = match Dataset::open_split(&config.data, Split::Train) {
-            Err(DataError::NoSplit { .. }) => Dataset::open(&config.data)?,
-            dataset => dataset?,
+        let dataset = match config.held_out() {
+            Some(holdout) => Parts::open(&config.data, Some(holdout))?.train,
+            None => Dataset::open(&config.data)?,
         };
         let labels: Option<Vec<u32>> = (0..dataset.len())
             .map(|image| dataset.label(image))

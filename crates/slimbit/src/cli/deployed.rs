@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use slimbit_graph::Point;
 
 use super::at_least_one;
@@ -33,7 +33,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub images: PathBuf,
     /// How many images.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub limit: usize,
     /// Run directory the file was exported from: adds the training-side simulation.
     #[arg(long)]
@@ -60,7 +60,7 @@ pub struct CompareArgs {
     #[arg(long)]
     pub point: Option<Point>,
     /// How many images, spread evenly over the folder.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub limit: usize,
     /// Signal-to-noise ratio of a stage, in dB, below which the networks have parted.
     #[arg(long, value_name = "DB", default_value_t = 20.0)]
@@ -95,6 +95,17 @@ pub struct RunArgs {
     pub json: bool,
 }
 
+/// Which part of a dataset.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitArg {
+    /// The training images.
+    Train,
+    /// The test images.
+    Test,
+    /// The images of all parts.
+    All,
+}
+
 /// Arguments of `embed`.
 #[derive(Args, Debug)]
 pub struct EmbedArgs {
@@ -103,10 +114,18 @@ pub struct EmbedArgs {
     /// Images.
     #[arg(long)]
     pub images: PathBuf,
+    /// Which of them, where there are train and test parts.
+    #[arg(long, value_enum, default_value = "all")]
+    pub split: SplitArg,
     /// The file to write. NAME.npy holds [images, features] in f32, and the images' names go to
-    /// NAME.txt; NAME.parquet holds a row per image with its name, label, class and embedding.
+    /// NAME.txt, one a line; NAME.parquet holds a row per image with its name, label, class and
+    /// embedding. In names, line breaks, other control characters and bytes that are not UTF-8 are
+    /// written as `\n` and `\xNN`, and a backslash as `\\`.
     #[arg(short, long)]
     pub output: PathBuf,
+    /// The output of the network that is the embedding; by default `features`, or the only one.
+    #[arg(long, value_name = "NAME")]
+    pub output_name: Option<String>,
     /// The point; by default the first in the file.
     #[arg(long)]
     pub point: Option<Point>,

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use slimbit_data::Holdout;
 use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
-use super::{GridArgs, at_least_one};
+use super::{GridArgs, above_zero, at_least_one};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +32,40 @@ pub enum BatchNorm {
     None,
 }
 
+/// Which images of a folder without splits are measured on.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct HoldoutArgs {
+    /// Labelled images without a test part: hold some out to measure on, a share of every class
+    /// (`20%`) or a number in all (`500`). The others are learnt from.
+    #[arg(long, value_name = "SHARE|NUMBER")]
+    pub holdout: Option<Holdout>,
+    /// Decides which images are held out: the same for every command with the same folder, holdout and
+    /// seed [default: --seed, or 0].
+    #[arg(long, value_name = "SEED", requires = "holdout")]
+    pub holdout_seed: Option<u64>,
+}
+
+impl HoldoutArgs {
+    /// The holdout asked for and its seed; by default that of the command.
+    pub fn drawn(&self, seed: u64) -> Option<(Holdout, u64)> {
+        let seed = self.holdout_seed.unwrap_or(seed);
+        self.holdout.map(|holdout| (holdout, seed))
+    }
+}
+
 /// Arguments of `probe`.
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
     /// The .slim file; or a run directory, for its float network at every width; for `--kind top1`
     /// also a float network.
     pub file: PathBuf,
-    /// Labelled images, with train and test parts. `--kind top1` needs no training images; there,
-    /// class folders that are all named by numbers are those classes.
+    /// Labelled images, with train and test parts or with --holdout. `--kind top1` needs no training
+    /// images; there, class folders that are all named by numbers are those classes.
     #[arg(long)]
     pub data: PathBuf,
+    /// Images held out of those.
+    #[command(flatten)]
+    pub holdout: HoldoutArgs,
     /// The run directory or float network that the file was made of: adds a row per width with what
     /// the float network reaches. With `--kind top1`, a network whose answers and features are
     /// compared.
@@ -60,7 +85,7 @@ pub struct ProbeArgs {
     #[arg(long, value_enum)]
     pub batch_norm: Option<BatchNorm>,
     /// Use at most this many training images; for `--kind top1`, test images.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Labels of the training images to use, the same for every point: a share (`1%`, `10%`), a
     /// number per class (`25`), or `all`. The other training images are not looked at.
@@ -89,7 +114,7 @@ pub struct LinearArgs {
     pub epochs: Option<usize>,
     /// With `--kind linear`: learning rate for a batch of 512, scaled in proportion to the batch
     /// [default: 30].
-    #[arg(long)]
+    #[arg(long, value_parser = above_zero)]
     pub lr: Option<f64>,
     /// With `--kind linear`: images per step [default: 512].
     #[arg(long, value_parser = at_least_one)]
@@ -134,10 +159,13 @@ pub struct ReadinessArgs {
     /// How many of the images are followed through every stage.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub trace_images: usize,
-    /// Labelled images, with train and test parts: adds every point's kNN accuracy, and the rank
-    /// correlation of the prediction with it.
+    /// Labelled images, with train and test parts or with --holdout: adds every point's kNN accuracy,
+    /// and the rank correlation of the prediction with it.
     #[arg(long, value_name = "DATA")]
     pub check: Option<PathBuf>,
+    /// Images held out of those.
+    #[command(flatten)]
+    pub holdout: HoldoutArgs,
     /// Name the worst stages of every point, not only of those that are not green.
     #[arg(long)]
     pub all: bool,

@@ -81,3 +81,18 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         _ => Err("not a whole number of at least 1".to_owned()),
     }
 }
+
+/// A batch whose statistics mean something.
+fn at_least_two(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 1 => Ok(number),
+        _ => Err("not a whole number of at least 2".to_owned()),
+    }
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("not a number above 0".to_owned()),
+    }
+}

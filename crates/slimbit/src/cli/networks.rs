@@ -8,6 +8,8 @@ use slimbit_graph::{Point, Width};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
 
+use super::at_least_one;
+
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub struct ImportArgs {
@@ -24,7 +26,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "SEED", requires = "arch")]
     pub random: Option<u64>,
     /// Classes of a network of random weights.
-    #[arg(long, default_value_t = 1000, requires = "random")]
+    #[arg(long, default_value_t = 1000, requires = "random", value_parser = at_least_one)]
     pub classes: usize,
     /// Rows and columns of the input; by default those of the published network.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
@@ -46,7 +48,7 @@ pub struct ImportArgs {
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
     let sides = text.split_once('x').unwrap_or((text, text));
     match (sides.0.parse(), sides.1.parse()) {
-        (Ok(height), Ok(width)) => Ok([height, width]),
+        (Ok(height), Ok(width)) if height > 0 && width > 0 => Ok([height, width]),
         _ => Err(format!(
             "expected rows and columns as in 224x224, got `{text}`"
         )),
@@ -74,10 +76,12 @@ pub struct PreprocessArgs {
 fn parse_resize(text: &str) -> Result<Resize, String> {
     match text {
         "stretch" => Ok(Resize::Stretch),
-        _ => text
-            .parse()
-            .map(Resize::Shorter)
-            .map_err(|_| format!("`{text}` is neither `stretch` nor a number of pixels")),
+        _ => match text.parse() {
+            Ok(pixels) if pixels > 0 => Ok(Resize::Shorter(pixels)),
+            _ => Err(format!(
+                "expected `stretch` or a number of pixels of at least 1, got `{text}`"
+            )),
+        },
     }
 }
 
@@ -127,7 +131,7 @@ pub struct ExportArgs {
     #[arg(long)]
     pub images: Option<PathBuf>,
     /// How many images calibrate.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = at_least_one)]
     pub calibration_images: usize,
     /// The file to write; by default `model.slim` in the run directory.
     #[arg(short, long)]
@@ -153,7 +157,7 @@ pub struct OnnxArgs {
     #[arg(long, requires = "onnx")]
     pub point: Option<Point>,
     /// Images per run of the ONNX file; by default any number.
-    #[arg(long, requires = "onnx", value_parser = parse_batch)]
+    #[arg(long, requires = "onnx", value_parser = at_least_one)]
     pub batch: Option<usize>,
     /// Keep batch-norms of a float network as operators instead of folding them.
     #[arg(long, requires = "onnx")]
@@ -166,18 +170,11 @@ pub struct OnnxArgs {
     #[arg(long, value_name = "DIR", requires = "onnx")]
     pub check: Option<PathBuf>,
     /// Check on at most this many images.
-    #[arg(long, requires = "check")]
+    #[arg(long, requires = "check", value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Python that has those runtimes; by default SLIMBIT_PYTHON or python3.
     #[arg(long, value_name = "PATH", requires = "check")]
     pub python: Option<PathBuf>,
-}
-
-fn parse_batch(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(batch) if batch > 0 => Ok(batch),
-        _ => Err(format!("expected a number of images above 0, got `{text}`")),
-    }
 }
 
 /// Arguments of `quantize`.
@@ -192,7 +189,7 @@ pub struct QuantizeArgs {
     #[arg(short, long)]
     pub output: PathBuf,
     /// How many images calibrate at most; they are spread evenly over the folder.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     pub calibration_images: usize,
     /// Widths of the points. Widths below 1 are useful only for slimmable networks.
     #[arg(long, value_delimiter = ',', default_value = "1")]
@@ -233,7 +230,7 @@ pub struct QuantizeArgs {
     pub renormalise: bool,
     /// Memory for intermediate results, in MiB. More of it means more images are looked at when
     /// weights are rounded.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, value_parser = at_least_one)]
     pub memory: usize,
     /// Print a summary as JSON, with the error of every layer.
     #[arg(long)]

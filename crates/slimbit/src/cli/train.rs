@@ -7,6 +7,8 @@ use slimbit_graph::Width;
 use slimbit_train::finetune::Freeze;
 use slimbit_train::probe::LabelBudget;
 
+use super::{HoldoutArgs, above_zero, at_least_two};
+
 /// Arguments of `quickstart`.
 #[derive(Args, Debug)]
 pub struct QuickstartArgs {
@@ -86,11 +88,14 @@ pub struct FinetuneArgs {
     /// accuracy is that on the test images.
     #[arg(long, required_unless_present = "resume")]
     pub data: Option<PathBuf>,
+    /// Images held out of those.
+    #[command(flatten)]
+    pub holdout: HoldoutArgs,
     /// Folder for settings, metrics, checkpoints and the tuned network.
     #[arg(long, default_value = "runs/finetune")]
     pub out: PathBuf,
     /// Continue the fine-tuning in this folder, to the same weights as if it had never stopped.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["run", "data", "out"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["run", "data", "out", "holdout"])]
     pub resume: Option<PathBuf>,
     /// The width to tune. Below 1, the written network is the narrow one on its own.
     #[arg(long, default_value = "1")]
@@ -109,13 +114,13 @@ pub struct FinetuneArgs {
     pub layer_decay: f64,
     /// Passes over the labelled images; the rate falls to a tenth after 60 % and after 80 % of them
     /// [default: 20].
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: Option<u64>,
     /// Learning rate [default: 0.05; with --freeze all 30 for a batch of 512, in proportion].
-    #[arg(long)]
+    #[arg(long, value_parser = above_zero)]
     pub lr: Option<f64>,
     /// Images per step [default: 64].
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_two)]
     pub batch: Option<usize>,
     /// L2 penalty [default: 1e-4; with --freeze all none].
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use slimbit_data::{DataError, Dataset, Preprocess, Split};
+use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::Model;
 use slimbit_graph::{Graph, Point};
 use slimbit_interchange::Network;
@@ -21,14 +21,6 @@ pub(super) struct Answers {
     logits: Vec<f32>,
     features: Option<Vec<f32>>,
     images: usize,
-}
-
-/// The test images of a folder, or all of them where it has no splits.
-pub(super) fn open_test(path: &Path) -> Result<Dataset> {
-    match Dataset::open_split(path, Split::Test) {
-        Err(DataError::NoSplit { .. }) => Ok(Dataset::open(path)?),
-        dataset => Ok(dataset?),
-    }
 }
 
 /// The class of every image: the number that its folder is named by where all folders are named by

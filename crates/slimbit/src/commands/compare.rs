@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
-use slimbit_data::Preprocess;
+use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::{Model, Session, Trace};
 use slimbit_graph::{Point, Width};
 use slimbit_interchange::{Network, onnx};
@@ -15,8 +15,7 @@ use slimbit_nn::Net;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report, StageComparison};
 use slimbit_quant::equalise;
 
-use super::classify::open_test;
-use super::features::{PREPROCESS, preprocess_of};
+use super::features::{Images, PREPROCESS, preprocess_of};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
 
@@ -40,15 +39,21 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
     let mut comparison = Comparison::new(&net, &network.norms, &model, point)?;
     let mut session = Session::new(Arc::clone(&model), point)?;
 
-    let dataset = open_test(&args.images)?;
-    let count = args.limit.clamp(1, dataset.len());
+    let dataset = Dataset::open_test(&args.images, None)?;
+    let images = Images::load(&dataset, &preprocess, Some(args.limit))?;
+    let count = images.len();
     let bar = progress::steps("comparing", count);
     for first in (0..count).step_by(BATCH) {
         let (mut values, mut traces): (Vec<f32>, Vec<Trace>) = Default::default();
         for row in first..count.min(first + BATCH) {
-            let image = dataset.image(row * dataset.len() / count)?;
-            values.extend(float_preprocess.normalise(&float_preprocess.codes(&image)));
-            traces.push(session.trace(&preprocess.codes(&image))?);
+            let codes = images.image(row);
+            if float_preprocess == preprocess {
+                values.extend(preprocess.normalise(codes));
+            } else {
+                let image = dataset.image(images.indices[row])?;
+                values.extend(float_preprocess.normalise(&float_preprocess.codes(&image)));
+            }
+            traces.push(session.trace(codes)?);
         }
         comparison.add(values, &traces)?;
         bar.inc(traces.len() as u64);

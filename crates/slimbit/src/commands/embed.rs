@@ -1,4 +1,3 @@
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,13 +8,15 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
-use slimbit_data::Dataset;
+use slimbit_data::{Dataset, Split, printable};
 use slimbit_engine::{Model, replace_file};
+use slimbit_graph::Width;
 
 use super::Outcome;
-use super::features::{Images, engine_features, points_of, preprocess_of};
+use super::features::{FEATURES, Images, engine_output, feature_output, points_of, preprocess_of};
+use super::forward;
 use super::output::{self, Product};
-use crate::cli::EmbedArgs;
+use crate::cli::{EmbedArgs, SplitArg};
 
 /// A file format, told by the file's name.
 #[derive(Clone, Copy)]
@@ -47,9 +48,14 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
     let point = points_of(&model, &wanted)?[0];
-    let dataset = Dataset::open(&args.images)?;
+    let output = output_of(&model, args.output_name.as_deref())?;
+    let dataset = match args.split {
+        SplitArg::All => Dataset::open_all(&args.images)?,
+        SplitArg::Train => Dataset::open_split(&args.images, Split::Train)?,
+        SplitArg::Test => Dataset::open_split(&args.images, Split::Test)?,
+    };
     let images = Images::load(&dataset, &preprocess, None)?;
-    let rows = engine_features(&model, point, &images)?;
+    let rows = engine_output(&model, point, &images, &output)?;
     let indices = images.indices.iter();
     let embeddings = Embeddings {
         dim: rows.len() / images.len(),
@@ -66,15 +72,41 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
     replace_file(&args.output, &bytes).with_context(|| writing(&args.output))?;
     if let Format::Npy = format {
         let list = args.output.with_extension("txt");
-        fs::write(&list, embeddings.names.join("\n") + "\n").with_context(|| writing(&list))?;
+        replace_file(&list, (embeddings.names.join("\n") + "\n").as_bytes())
+            .with_context(|| writing(&list))?;
     }
     println!(
-        "{}: {} images, {} features each, at {point}",
+        "{}: {} images of {} ({}), {} values of `{output}` each, at {point}",
         args.output.display(),
         embeddings.names.len(),
+        printable(&args.images),
+        match args.split {
+            SplitArg::All => "all",
+            SplitArg::Train => "the train split",
+            SplitArg::Test => "the test split",
+        },
         embeddings.dim
     );
     Ok(Outcome::Done)
+}
+
+/// The output that is the embedding: the one asked for, `features`, or the only one.
+fn output_of(model: &Model, asked: Option<&str>) -> Result<String> {
+    let vectors = forward::vectors_of(model.graph(), Width::FULL)?;
+    let names = vectors.join(", ");
+    match asked {
+        Some(name) if vectors.iter().any(|vector| vector == name) => Ok(name.to_owned()),
+        Some(name) => {
+            bail!("--output-name {name}: the network's outputs that are vectors are {names}")
+        }
+        None if vectors.len() == 1 || vectors.iter().any(|name| name == FEATURES) => {
+            feature_output(model.graph())
+        }
+        None if vectors.is_empty() => bail!("the network has no output that is a vector"),
+        None => bail!(
+            "the network has several outputs and none is called `{FEATURES}`; choose one of {names} with --output-name"
+        ),
+    }
 }
 
 impl Format {

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use slimbit_data::{Dataset, Split};
+use slimbit_data::Dataset;
 use slimbit_engine::{Model, replace_file};
 use slimbit_graph::{Params, Point, PointStatistics, Width};
 use slimbit_nn::Net;
@@ -34,7 +34,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         .images
         .as_deref()
         .unwrap_or(&checkpoint.config.data.path);
-    let dataset = Dataset::open_split(path, Split::Train)?;
+    let dataset = Dataset::open(path)?;
     let images = Images::load(
         &dataset,
         &checkpoint.config.preprocess,

@@ -1,18 +1,22 @@
 //! Images in, feature vectors out: what `probe`, `embed`, `verify` and `quickstart` share.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
-use anyhow::{Context, Result, bail};
-use slimbit_data::{Dataset, Preprocess, Split, eval_batches};
+use anyhow::{Context, Result, anyhow, bail};
+use slimbit_data::{DataError, Dataset, Parts, Preprocess, eval_images, printable, spread};
 use slimbit_engine::Model;
-use slimbit_graph::Point;
+use slimbit_graph::{Graph, Point, Width};
 use slimbit_train::probe::Features;
 
 use super::forward;
+use crate::cli::HoldoutArgs;
 
 /// Metadata key under which a `.slim` file carries its evaluation transform, as JSON.
 pub(super) const PREPROCESS: &str = "preprocess";
+
+/// The output that is a network's feature vector.
+pub(super) const FEATURES: &str = "features";
 
 /// Images decoded and resized for one network.
 pub(super) struct Images {
@@ -27,37 +31,19 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Decodes at most `limit` images, spread evenly over the dataset.
+    /// Decodes `limit` images, spread evenly over the dataset, or all; none of the others is read.
     pub(super) fn load(
         dataset: &Dataset,
         preprocess: &Preprocess,
         limit: Option<usize>,
     ) -> Result<Self> {
-        const BATCH: usize = 256;
-        let mut images = Self {
-            codes: Vec::new(),
+        let batch = eval_images(dataset, preprocess, limit)?;
+        Ok(Self {
+            codes: batch.codes,
             size: preprocess.len(),
-            indices: Vec::new(),
-            labels: Some(Vec::new()),
-        };
-        let step = limit.map_or(1, |limit| dataset.len().div_ceil(limit.max(1)).max(1));
-        for batch in eval_batches(dataset, preprocess, BATCH) {
-            let batch = batch?;
-            for (row, &index) in batch.indices.iter().enumerate() {
-                if index % step != 0 {
-                    continue;
-                }
-                images
-                    .codes
-                    .extend_from_slice(&batch.codes[row * images.size..][..images.size]);
-                images.indices.push(index);
-                match (&mut images.labels, &batch.labels) {
-                    (Some(all), Some(labels)) => all.push(labels[row]),
-                    (all, _) => *all = None,
-                }
-            }
-        }
-        Ok(images)
+            indices: batch.indices,
+            labels: batch.labels,
+        })
     }
 
     /// The images at these positions, in this order.
@@ -77,9 +63,7 @@ impl Images {
 
     /// At most `limit` of the images, spread evenly over all.
     pub(super) fn spread(&self, limit: usize) -> Self {
-        let count = limit.min(self.len());
-        let rows: Vec<usize> = (0..count).map(|i| i * self.len() / count).collect();
-        self.subset(&rows)
+        self.subset(&spread(self.len(), limit).collect::<Vec<_>>())
     }
 
     /// Number of images.
@@ -100,11 +84,45 @@ impl Images {
     }
 }
 
-/// Opens the training and the test part of a dataset.
-pub(super) fn open_splits(path: &Path) -> Result<(Dataset, Dataset)> {
-    let train = Dataset::open_split(path, Split::Train)?;
-    let test = Dataset::open_split(path, Split::Test)?;
-    Ok((train, test))
+/// Opens the images to learn from and those to measure on: the splits of a dataset, or what `holdout`
+/// makes of one without. The command's own `seed` decides where no other is given.
+pub(super) fn open_parts(path: &Path, holdout: &HoldoutArgs, seed: u64) -> Result<Parts> {
+    let parts = Parts::open(path, holdout.drawn(seed)).map_err(|error| match error {
+        DataError::NoSplit { split, .. } => anyhow!(
+            "no {split} split in {}; hold images out of it to measure on with --holdout 20%, or give a folder with train/ \
+             and test/ in it",
+            printable(path)
+        ),
+        error => error.into(),
+    })?;
+    if let Some((_, seed)) = holdout.drawn(seed) {
+        say_held_out(path, &parts.test, parts.train.len(), seed);
+    }
+    Ok(parts)
+}
+
+/// Opens the images to measure on where nothing is learnt: what is held out, or else the test split, or
+/// all images where there is none.
+pub(super) fn open_test(path: &Path, holdout: &HoldoutArgs, seed: u64) -> Result<Dataset> {
+    match holdout.drawn(seed) {
+        Some(_) => Ok(open_parts(path, holdout, seed)?.test),
+        None => Ok(Dataset::open_test(path, None)?),
+    }
+}
+
+/// Says which images of a folder are measured on and not learnt from.
+pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64) {
+    let count = test.len();
+    let classes = match test.classes().len() {
+        0 => String::new(),
+        1 => ", of one class".to_owned(),
+        classes => format!(", spread over {classes} classes"),
+    };
+    eprintln!(
+        "held out of {}: {count} of {} images{classes} (seed {seed})",
+        printable(path),
+        count + others
+    );
 }
 
 /// The evaluation transform that a model carries.
@@ -128,15 +146,47 @@ pub(super) fn points_of(model: &Model, wanted: &[Point]) -> Result<Vec<Point>> {
     Ok(wanted.to_vec())
 }
 
-/// The first output of every image at `point`, on the integer engine; `[images, features]`.
+/// The output that is the feature vector: `features`, or else the first, which is said where there are
+/// several.
+pub(super) fn feature_output(graph: &Graph) -> Result<String> {
+    let vectors = forward::vectors_of(graph, Width::FULL)?;
+    let first = vectors
+        .first()
+        .with_context(|| format!("`{}` has no output that is a vector", graph.name()))?;
+    if vectors.iter().any(|name| name == FEATURES) {
+        return Ok(FEATURES.to_owned());
+    }
+    if vectors.len() > 1 {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            log::warn!(
+            "the network has several outputs ({}) and none is called `{FEATURES}`: looking at `{}`",
+            vectors.join(", "),
+            printable(first)
+        );
+        });
+    }
+    Ok(first.clone())
+}
+
+/// The feature vector of every image at `point`, on the integer engine; `[images, features]`.
 pub(super) fn engine_features(
     model: &Arc<Model>,
     point: Point,
     images: &Images,
 ) -> Result<Vec<f32>> {
-    let (name, _) = &model.graph().outputs()[0];
-    let features = forward::engine(model, point, images)?.remove(name);
-    features.with_context(|| format!("output `{name}` is not a vector"))
+    engine_output(model, point, images, &feature_output(model.graph())?)
+}
+
+/// One output of every image at `point`, on the integer engine; `[images, values]`.
+pub(super) fn engine_output(
+    model: &Arc<Model>,
+    point: Point,
+    images: &Images,
+    name: &str,
+) -> Result<Vec<f32>> {
+    let output = forward::engine(model, point, images)?.remove(name);
+    output.with_context(|| format!("output `{name}` is not a vector"))
 }
 
 /// Feature rows with labels, as the probes take them.

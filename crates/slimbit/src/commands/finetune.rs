@@ -3,12 +3,12 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use slimbit_data::{DataError, Dataset, Split};
+use slimbit_data::{DataError, Dataset, Holdout, Parts, Split};
 use slimbit_interchange::Network;
 use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
 use slimbit_train::{Outcome as Ending, RunDir};
 
-use super::features::{Images, PREPROCESS};
+use super::features::{Images, PREPROCESS, say_held_out};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, progress, quantize};
 use crate::cli::FinetuneArgs;
@@ -29,6 +29,11 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         Some(folder) => FineTuner::resume(folder)?,
         None => FineTuner::new(config(args)?, folder)?,
     };
+    if let Some((holdout, seed)) = tuner.config().held_out() {
+        let data = &tuner.config().data;
+        let parts = Parts::open(data, Some((holdout, seed)))?;
+        say_held_out(data, &parts.test, parts.train.len(), seed);
+    }
     let (images, classes) = tuner.labels();
     eprintln!(
         "{images} labelled images of {classes} classes, at {}",
@@ -39,11 +44,11 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         eprintln!("{folder}: saved; continue with: slimbit finetune --resume {folder}");
         return Ok(Outcome::Interrupted);
     }
-    let data = tuner.config().data.clone();
+    let (data, holdout) = (tuner.config().data.clone(), tuner.config().held_out());
     let network = network(tuner.tuned()?)?;
     let file = folder.join(NETWORK);
     network.write(&file)?;
-    let top1 = test(&network, &data)?;
+    let top1 = test(&network, &data, holdout)?;
     if args.json {
         let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
         println!(
@@ -59,7 +64,7 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
                 );
             }
             None => println!(
-                "{} has no test part, so the accuracy is not known",
+                "{} has no test split, so the accuracy is not known; hold images out to measure it with --holdout 20%",
                 data.display()
             ),
         }
@@ -99,6 +104,8 @@ fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
         augment.flip_p = 0.0;
     }
     Ok(FineTuneConfig {
+        holdout: args.holdout.holdout,
+        holdout_seed: args.holdout.holdout_seed,
         width: args.width,
         labels: args.labels,
         seed: args.seed,
@@ -151,10 +158,17 @@ fn network(tuned: Tuned) -> Result<Network> {
 
 /// Test images that the float network's classifier gets right, of how many; nothing where there is no
 /// test part.
-fn test(network: &Network, data: &Path) -> Result<Option<(usize, usize)>> {
-    let dataset = match Dataset::open_split(data, Split::Test) {
-        Err(DataError::NoSplit { .. }) => return Ok(None),
-        dataset => dataset?,
+fn test(
+    network: &Network,
+    data: &Path,
+    holdout: Option<(Holdout, u64)>,
+) -> Result<Option<(usize, usize)>> {
+    let dataset = match holdout {
+        Some(_) => Dataset::open_test(data, holdout)?,
+        None => match Dataset::open_split(data, Split::Test) {
+            Err(DataError::NoSplit { .. }) => return Ok(None),
+            dataset => dataset?,
+        },
     };
     let preprocess = quantize::preprocess_of(network, Path::new(NETWORK))?;
     let images = Images::load(&dataset, &preprocess, None)?;

@@ -14,7 +14,7 @@ use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation};
 use slimbit_quant::{Norms, input_values};
 use slimbit_train::Checkpoint;
 
-use super::features::Images;
+use super::features::{Images, feature_output};
 use super::{export, quantize};
 use crate::cli::BatchNorm;
 
@@ -165,13 +165,13 @@ impl FloatNetwork {
         norms: Norms,
     ) -> Result<Self> {
         let device = slimbit_nn::parse_device("cpu")?;
-        let (output, _) = &graph.outputs()[0];
+        let output = feature_output(graph)?;
         Ok(Self {
             net: Net::from_params(graph.clone(), params, &device)?,
             width,
             norms,
             input: input.clone(),
-            output: output.clone(),
+            output,
         })
     }
 
@@ -187,7 +187,7 @@ impl FloatNetwork {
         input_values(&self.input, pixels, height * width)
     }
 
-    /// The first output of every image; `[images, features]`.
+    /// The feature vector of every image; `[images, features]`.
     pub(super) fn features(&self, images: &Images) -> Result<Vec<f32>> {
         let mut rows = Vec::new();
         for start in (0..images.len()).step_by(BATCH) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use burn::tensor::{Tensor, TensorData};
 use slimbit_data::Preprocess;
 use slimbit_engine::{Model, Session};
-use slimbit_graph::{Point, Shape, Width};
+use slimbit_graph::{Graph, Point, Shape, Width};
 use slimbit_interchange::Network;
 use slimbit_nn::{Mode, Net, NormMode, Quantisation};
 
@@ -45,7 +45,7 @@ fn float_batches(network: &Network, batches: impl Iterator<Item = Vec<f32>>) -> 
     };
     let shape = network.graph.input_shape();
     let (height, width) = shape.spatial();
-    let names = vectors_of(&network.graph.shapes(Width::FULL)?, network.graph.outputs());
+    let names = vectors_of(&network.graph, Width::FULL)?;
     let mut vectors = Vectors::new();
     for values in batches {
         let dims = [
@@ -69,7 +69,7 @@ fn float_batches(network: &Network, batches: impl Iterator<Item = Vec<f32>>) -> 
 pub(super) fn engine(model: &Arc<Model>, point: Point, images: &Images) -> Result<Vectors> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut session = Session::with_threads(Arc::clone(model), point, threads)?;
-    let names = vectors_of(&model.graph().shapes(point.width)?, model.graph().outputs());
+    let names = vectors_of(model.graph(), point.width)?;
     let mut vectors = Vectors::new();
     for chunk in images.codes.chunks(BATCH * images.size) {
         for outputs in session.run_batch(chunk)?.iter() {
@@ -87,9 +87,10 @@ pub(super) fn engine(model: &Arc<Model>, point: Point, images: &Images) -> Resul
     Ok(vectors)
 }
 
-fn vectors_of(shapes: &[Shape], outputs: &[(String, slimbit_graph::NodeId)]) -> Vec<String> {
-    let vectors = outputs
-        .iter()
-        .filter(|(_, id)| matches!(shapes[id.index()], Shape::Vector { .. }));
-    vectors.map(|(name, _)| name.clone()).collect()
+/// The outputs of a network that are vectors, in their order.
+pub(super) fn vectors_of(graph: &Graph, width: Width) -> Result<Vec<String>> {
+    let shapes = graph.shapes(width)?;
+    let outputs = graph.outputs().iter();
+    let vectors = outputs.filter(|(_, id)| matches!(shapes[id.index()], Shape::Vector { .. }));
+    Ok(vectors.map(|(name, _)| name.clone()).collect())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use slimbit_data::Preprocess;
+use slimbit_data::{Parts, Preprocess};
 use slimbit_engine::Model;
 use slimbit_graph::Width;
 use slimbit_interchange::Network;
@@ -13,7 +13,9 @@ use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
 use super::Outcome;
 use super::classify::{self, Answers};
-use super::features::{Images, engine_features, labelled, open_splits, points_of, preprocess_of};
+use super::features::{
+    Images, engine_features, labelled, open_parts, open_test, points_of, preprocess_of,
+};
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
 use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
@@ -186,7 +188,7 @@ fn table(rows: &[Row]) -> Table {
 fn float_row(args: &ProbeArgs) -> Result<Row> {
     let network = Network::open(&args.file)?;
     let preprocess = quantize::preprocess_of(&network, &args.file)?;
-    let dataset = classify::open_test(&args.data)?;
+    let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
     let classes = classify::classes(&dataset, &images, &args.data)?;
     let answers = classify::by_float(&network, &preprocess, &images)?;
@@ -198,7 +200,7 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let model = Arc::new(Model::open(&args.file)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
-    let dataset = classify::open_test(&args.data)?;
+    let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
     let classes = classify::classes(&dataset, &images, &args.data)?;
     let mut rows = Vec::new();
@@ -257,7 +259,7 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// With the images on which batch-norm of a float network is estimated.
     fn open(args: &'a ProbeArgs, preprocess: &Preprocess) -> Result<(Self, Images)> {
-        let (train, test) = open_splits(&args.data)?;
+        let Parts { train, test } = open_parts(&args.data, &args.holdout, args.seed)?;
         let train = Images::load(&train, preprocess, args.limit)?;
         let test = Images::load(&test, preprocess, None)?;
         Ok((Self::new(args, &train, test)?, train.spread(CALIBRATION)))

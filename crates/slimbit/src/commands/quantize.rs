@@ -4,14 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
-use rayon::prelude::*;
-use slimbit_data::{Dataset, Preprocess, Split};
+use slimbit_data::{Dataset, Preprocess};
 use slimbit_graph::Point;
 use slimbit_interchange::Network;
 use slimbit_nn::Net;
 use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalise, quantise};
 
-use super::features::PREPROCESS;
+use super::features::{Images, PREPROCESS};
 use super::output::{self, Product};
 use super::{Outcome, progress};
 use crate::cli::QuantizeArgs;
@@ -22,8 +21,9 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let network = Network::open(&args.network)?;
     let preprocess = preprocess_of(&network, &args.network)?;
     let points = Point::grid(&args.widths, &args.bits)?;
-    let pixels = calibration_pixels(&args.images, &preprocess, args.calibration_images)?;
-    let images = pixels.len() / preprocess.len();
+    let dataset = Dataset::open(&args.images)?;
+    let calibration = Images::load(&dataset, &preprocess, Some(args.calibration_images))?;
+    let images = calibration.len();
 
     let mut params = network.params.clone();
     let equalised = match args.equalise {
@@ -57,7 +57,7 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let made = quantise(
         &net,
         &network.norms,
-        &pixels,
+        &calibration.codes,
         &points,
         &settings,
         &options,
@@ -92,24 +92,6 @@ pub(super) fn preprocess_of(network: &Network, path: &Path) -> Result<Preprocess
         );
     }
     Ok(preprocess)
-}
-
-/// At most `count` images, spread evenly over a folder or its training split; none of the others is
-/// decoded.
-fn calibration_pixels(path: &Path, preprocess: &Preprocess, count: usize) -> Result<Vec<u8>> {
-    if count == 0 {
-        bail!("quantising needs at least one calibration image");
-    }
-    let dataset = match Dataset::open_split(path, Split::Train) {
-        Err(slimbit_data::DataError::NoSplit { .. }) => Dataset::open(path)?,
-        dataset => dataset?,
-    };
-    let count = count.min(dataset.len());
-    let images: Vec<Vec<u8>> = (0..count)
-        .into_par_iter()
-        .map(|i| Ok(preprocess.codes(&dataset.image(i * dataset.len() / count)?)))
-        .collect::<Result<_>>()?;
-    Ok(images.concat())
 }
 
 fn show(bar: &indicatif::ProgressBar, progress: &Progress) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use slimbit_data::Dataset;
+use slimbit_data::{Dataset, Parts};
 use slimbit_engine::{Model, Session, replace_file};
 use slimbit_graph::{Point, Width};
 use slimbit_nn::{Net, parse_device};
 use slimbit_train::probe::Knn;
 use slimbit_train::{Checkpoint, RunDir, StepRecord, TrainConfig, Trainer};
 
-use super::features::{Images, engine_features, labelled, open_splits};
+use super::features::{Images, engine_features, labelled};
 use super::float::{FloatNetwork, mean_cosine};
 use super::output::{self, Product};
 use super::{Outcome, export, interrupt, pretrain, progress, weigh};
@@ -59,7 +59,7 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let config = TrainConfig::from_toml(SETTINGS, &overrides)?;
     // Before anything of an earlier run is removed.
     config.check_device(&parse_device("cpu")?)?;
-    let (train, test) = open_splits(&data)?;
+    let Parts { train, test } = Parts::open(&data, None)?;
 
     let run = args.out.join("run");
     let mut seconds = Seconds::default();

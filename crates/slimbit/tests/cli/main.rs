@@ -4,6 +4,7 @@ mod command;
 mod compare;
 mod deployed;
 mod evaluation;
+mod folders;
 mod import;
 mod outputs;
 mod quantize;

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use slimbit_data::{DataError, Dataset, Preprocess, Split};
+use slimbit_data::{Dataset, Parts, Preprocess};
 use slimbit_engine::Model;
 use slimbit_graph::{Point, Width};
 use slimbit_train::probe::{Knn, linear_cka, neighbour_overlap, rank_correlation};
 
 use self::stages::StageLoss;
-use super::features::{Images, engine_features, labelled, open_splits, points_of, preprocess_of};
+use super::features::{Images, engine_features, labelled, open_parts, points_of, preprocess_of};
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
-use super::{Outcome, classify, export, progress};
-use crate::cli::ReadinessArgs;
+use super::{Outcome, export, progress};
+use crate::cli::{HoldoutArgs, ReadinessArgs};
 
 /// Below this predicted loss a point is ready, and above the second it is not. docs/evaluate.md says
 /// what points of either kind lost.
@@ -96,10 +96,15 @@ struct Report {
 }
 
 pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
+    if args.holdout.holdout.is_some() && args.check.is_none() {
+        bail!(
+            "--holdout goes with --check, whose images have labels; --images needs none held out"
+        );
+    }
     let source = Source::open(args)?;
     let images = {
-        let dataset = classify::open_test(&args.images)?;
-        Images::load(&dataset, &source.preprocess, Some(args.limit))?.spread(args.limit)
+        let dataset = Dataset::open_test(&args.images, None)?;
+        Images::load(&dataset, &source.preprocess, Some(args.limit))?
     };
     if images.len() <= args.neighbours {
         bail!(
@@ -132,11 +137,8 @@ impl Source {
     /// A `.slim` file with its float network, or a run that is calibrated and lowered in memory.
     fn open(args: &ReadinessArgs) -> Result<Self> {
         let calibration = |preprocess: &Preprocess| -> Result<Images> {
-            let dataset = match Dataset::open_split(&args.images, Split::Train) {
-                Err(DataError::NoSplit { .. }) => Dataset::open(&args.images)?,
-                dataset => dataset?,
-            };
-            Ok(Images::load(&dataset, preprocess, Some(CALIBRATION))?.spread(CALIBRATION))
+            let dataset = Dataset::open(&args.images)?;
+            Images::load(&dataset, preprocess, Some(CALIBRATION))
         };
         if args.source.is_dir() {
             if args.float.is_some() {
@@ -184,7 +186,7 @@ impl Source {
         let judge = args
             .check
             .as_deref()
-            .map(|path| Judge::open(path, &self.preprocess))
+            .map(|path| Judge::open(path, &args.holdout, &self.preprocess))
             .transpose()?;
         let agreement = |a: &[f32], b: &[f32]| Agreement::of(a, b, images.len(), args.neighbours);
         let bar = progress::steps("comparing", self.points.len());
@@ -254,8 +256,8 @@ struct Judge {
 }
 
 impl Judge {
-    fn open(path: &Path, preprocess: &Preprocess) -> Result<Self> {
-        let (train, test) = open_splits(path)?;
+    fn open(path: &Path, holdout: &HoldoutArgs, preprocess: &Preprocess) -> Result<Self> {
+        let Parts { train, test } = open_parts(path, holdout, 0)?;
         let images = [
             Images::load(&train, preprocess, None)?,
             Images::load(&test, preprocess, None)?,
