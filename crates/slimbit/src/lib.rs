@@ -17,7 +17,10 @@ pub use slimbit_train as train;
 
 pub mod cli;
 pub mod commands;
+pub mod console;
 pub mod machine;
 pub mod page;
 pub mod report;
 pub mod results;
+pub mod table;
+pub mod version;

@@ -1,7 +1,52 @@
 //! What a figure was measured on.
 
+use anyhow::{Result, bail};
 use serde::Serialize;
 use slimbit_kernels::Isa;
+
+/// Cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// More threads than this are a slip of the keyboard: four of every core, and 64 on small machines.
+pub fn most_threads() -> usize {
+    (4 * cores()).max(64)
+}
+
+/// Reads a number of threads.
+///
+/// # Errors
+/// Text that is not a number from 1 to [`most_threads`].
+pub fn parse_threads(text: &str) -> Result<usize, String> {
+    let most = most_threads();
+    match text.parse() {
+        Ok(threads) if (1..=most).contains(&threads) => Ok(threads),
+        _ => Err(format!(
+            "expected a number of threads of at least 1 and at most {most}; this machine has {} {}",
+            cores(),
+            if cores() == 1 { "core" } else { "cores" }
+        )),
+    }
+}
+
+/// Refuses a `RAYON_NUM_THREADS` that would be ignored, or be more than the machine can start.
+///
+/// # Errors
+/// As [`parse_threads`]; 0 means one thread per core there.
+pub fn check_pool() -> Result<()> {
+    let Some(value) = std::env::var_os("RAYON_NUM_THREADS") else {
+        return Ok(());
+    };
+    let text = value.to_string_lossy();
+    if text.is_empty() || text == "0" {
+        return Ok(());
+    }
+    match parse_threads(&text) {
+        Ok(_) => Ok(()),
+        Err(what) => bail!("the environment sets RAYON_NUM_THREADS to `{text}`: {what}"),
+    }
+}
 
 /// The machine a figure was measured on.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +73,7 @@ impl Machine {
             .unwrap_or_else(|| "unknown processor".to_owned());
         Self {
             cpu,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores(),
             isa: Isa::detect().to_string(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
@@ -42,5 +87,23 @@ impl std::fmt::Display for Machine {
             "{}, {} cores, {}, {}",
             self.cpu, self.cores, self.isa, self.system
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_a_number_that_the_machine_can_start() {
+        assert_eq!(parse_threads("1"), Ok(1));
+        assert_eq!(
+            parse_threads(&most_threads().to_string()),
+            Ok(most_threads())
+        );
+        for text in ["0", "-1", "many", "1e3", "100000", "99999999999999999999"] {
+            let error = parse_threads(text).unwrap_err();
+            assert!(error.contains("this machine has"), "{error}");
+        }
     }
 }

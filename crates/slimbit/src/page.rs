@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::Table;
+use crate::table::Table;
 
 /// What a page looks like. Wide tables and charts scroll inside their own box, so that the page itself never does.
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}\
@@ -43,7 +43,7 @@ impl Provenance {
 }
 
 /// An argument as a shell takes it.
-fn quoted(argument: &str) -> String {
+pub fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
     match !argument.is_empty() && argument.chars().all(plain) {
         true => argument.to_owned(),
@@ -103,16 +103,8 @@ impl Page {
                 .collect();
             format!("<tr>{cells}</tr>\n")
         };
-        let header = table.header().map_or_else(String::new, |header| {
-            row(
-                header.cell_iter().map(|cell| cell.content()).collect(),
-                "th",
-            )
-        });
-        let body: String = table
-            .row_iter()
-            .map(|line| row(line.cell_iter().map(|cell| cell.content()).collect(), "td"))
-            .collect();
+        let header = row(table.header(), "th");
+        let body: String = table.rows().map(|cells| row(cells, "td")).collect();
         self.wide(&format!("<table>\n{header}{body}</table>"));
     }
 
@@ -158,8 +150,8 @@ mod tests {
             version: "9.8.7".to_owned(),
             command: "slimbit quickstart --out 'a & b'".to_owned(),
         };
-        let mut table = Table::new();
-        table.set_header(["class"]).add_row(["<script>"]);
+        let mut table = Table::new(["class"]);
+        table.row(["<script>"]);
         let mut page = Page::new("a < b", provenance);
         page.table(&table);
         page.paragraph("1 & 2");

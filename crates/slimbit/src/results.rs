@@ -1,10 +1,10 @@
 //! What `quickstart` measures, as JSON and as a table.
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use slimbit_graph::{Point, Width};
 
 use crate::page::Provenance;
+use crate::table::Table;
 
 /// Latency of one image, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -139,27 +139,24 @@ impl Results {
 
     /// The table that is printed, a row per point.
     pub fn table(&self) -> Table {
-        let mut table = Table::new();
-        table
-            .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-            .set_header([
-                "point",
-                "kNN %",
-                "float %",
-                "random %",
-                "pixels %",
-                "cosine",
-                "KiB",
-                "MMAC",
-                "ms",
-                "ms/float ms",
-            ]);
+        let mut table = Table::new([
+            "point",
+            "kNN %",
+            "float %",
+            "random %",
+            "pixels %",
+            "cosine",
+            "KiB",
+            "MMAC",
+            "ms",
+            "ms/float ms",
+        ]);
         for row in &self.points {
             let baseline = self.width(row.point.width);
             let percent = |get: fn(&WidthRow) -> f64| {
                 baseline.map_or_else(String::new, |b| format!("{:.2}", get(b)))
             };
-            table.add_row([
+            table.row([
                 row.point.to_string(),
                 format!("{:.2}", row.knn),
                 percent(|b| b.float_knn),
@@ -171,9 +168,6 @@ impl Results {
                 format!("{:.3}", row.latency.median_ms),
                 format!("{:.3}", row.latency_ratio),
             ]);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
         }
         table
     }

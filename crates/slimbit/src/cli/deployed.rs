@@ -6,9 +6,14 @@ use clap::{Args, ValueEnum};
 use slimbit_graph::Point;
 
 use super::at_least_one;
+use crate::machine::parse_threads;
 
 /// Arguments of `inspect`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit inspect net.slim
+  slimbit inspect net.slim --prove --point \"0.5x W4A8\"")]
 pub struct InspectArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -22,10 +27,17 @@ pub struct InspectArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit verify net.slim --images photos/
+  slimbit verify runs/first/model.slim --images photos/ --run runs/first")]
 pub struct VerifyArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -44,10 +56,17 @@ pub struct VerifyArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit compare net.safetensors net.slim --images photos/
+  slimbit compare net.onnx net.slim --images photos/ --point \"1x W8A8\" --fail-below 20")]
 pub struct CompareArgs {
     /// The float network: ONNX, or as `slimbit import` writes it.
     pub reference: PathBuf,
@@ -77,10 +96,17 @@ pub struct CompareArgs {
     /// Print JSON, with every stage.
     #[arg(long)]
     pub json: bool,
+    /// Print every stage as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit run net.slim cat.jpg dog.png
+  slimbit run net.slim cat.jpg --point \"0.5x W4A8\" --json")]
 pub struct RunArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -93,6 +119,9 @@ pub struct RunArgs {
     /// Print JSON, with every output value.
     #[arg(long)]
     pub json: bool,
+    /// Print every output value as CSV, a row per image and output.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// Which part of a dataset.
@@ -108,6 +137,10 @@ pub enum SplitArg {
 
 /// Arguments of `embed`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit embed net.slim --images photos/ -o features.npy         and the names in features.txt
+  slimbit embed net.slim --images photos/ -o features.parquet --point \"0.5x W4A8\"")]
 pub struct EmbedArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -133,6 +166,11 @@ pub struct EmbedArgs {
 
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit bench net.slim
+  slimbit bench net.slim --point \"1x W8A8\" --threads 2 --per-op
+  slimbit bench net.slim --batch 16 --csv")]
 pub struct BenchArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -143,7 +181,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 200, value_parser = at_least_one)]
     pub repeat: usize,
     /// Threads that share an inference; with a batch, each runs images of its own.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 1, value_parser = parse_threads)]
     pub threads: usize,
     /// Images per timed run.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
@@ -155,4 +193,7 @@ pub struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }

@@ -55,6 +55,12 @@ impl HoldoutArgs {
 
 /// Arguments of `probe`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit probe runs/first/model.slim --data labelled/
+  slimbit probe runs/first/model.slim --data labelled/ --kind linear --labels 1% --seeds 5
+  slimbit probe runs/first --data labelled/ --widths 1,0.5        its float network
+  slimbit probe net.slim --data labelled/ --kind top1 --float net.safetensors")]
 pub struct ProbeArgs {
     /// The .slim file; or a run directory, for its float network at every width; for `--kind top1`
     /// also a float network.
@@ -103,6 +109,9 @@ pub struct ProbeArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// How a linear classifier trains.
@@ -172,4 +181,7 @@ pub struct ReadinessArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }

@@ -2,13 +2,18 @@
 
 mod deployed;
 mod evaluate;
+mod manual;
 mod networks;
 mod train;
 
 use clap::{Parser, Subcommand};
 
+use crate::console::Color;
+use crate::version;
+
 pub use deployed::*;
 pub use evaluate::*;
+pub use manual::*;
 pub use networks::*;
 pub use train::*;
 
@@ -17,6 +22,7 @@ pub use train::*;
 #[command(
     name = "slimbit",
     version,
+    long_version = version::long(),
     about = "One network, trained once without labels, deployed at any width and bit-width, on integers only, from one file.",
     after_help = "\
 Start here:
@@ -36,6 +42,20 @@ pub struct Cli {
     /// Log more: -v shows progress of each step, -vv everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Print results and errors only: no progress, notes or warnings.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Colours: on a terminal unless NO_COLOR is set, always or never.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub color: Color,
 }
 
 /// The commands.
@@ -73,6 +93,10 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Latency of a .slim file's points on this machine.
     Bench(BenchArgs),
+    /// Print the completions of a shell.
+    Completions(CompletionsArgs),
+    /// Write manual pages, one per command.
+    Man(ManArgs),
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -94,5 +118,48 @@ fn above_zero(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("not a number above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The words of an example, as a shell would pass them on; what stands after two spaces explains it.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.trim();
+        let line = line.split("  ").next().unwrap_or(line);
+        let line = line.split(" > ").next().unwrap_or(line);
+        let (mut words, mut quoted) = (vec![String::new()], false);
+        for char in line.chars() {
+            match char {
+                '"' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut().expect("there is one").push(char),
+            }
+        }
+        assert!(!quoted, "{line}");
+        words
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_correct_command() {
+        let root = Cli::command();
+        root.clone().debug_assert();
+        for command in std::iter::once(&root).chain(root.get_subcommands()) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_else(|| panic!("{} has no examples", command.get_name()));
+            let examples = help.lines().map(str::trim);
+            let examples: Vec<&str> = examples.filter(|l| l.starts_with("slimbit ")).collect();
+            let own = |line: &&&str| words(line).get(1).is_some_and(|w| w == command.get_name());
+            let named = command.get_name() == "slimbit" || examples.iter().any(|l| own(&l));
+            assert!(named, "{} has no example of its own", command.get_name());
+            for line in examples {
+                if let Err(error) = Cli::try_parse_from(words(line)) {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
     }
 }

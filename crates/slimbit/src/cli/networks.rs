@@ -12,6 +12,12 @@ use super::at_least_one;
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit import mobilenet_v2.pth -o net.safetensors              the tensors say which network it is
+  slimbit import net.onnx -o net.safetensors --images photos/     compared with ONNX Runtime
+  slimbit import lite0.safetensors --arch tf_efficientnet_lite0 -o net.safetensors
+  slimbit import --random 1 --arch resnet50 -o random.safetensors")]
 pub struct ImportArgs {
     /// The checkpoint: safetensors, PyTorch's (.pth, .pt, .th) or ONNX. No code in it is ever run.
     #[arg(required_unless_present = "random", conflicts_with = "random")]
@@ -123,6 +129,11 @@ fn parse_bits(text: &str) -> Result<(u8, u8), String> {
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit export runs/first                                       writes runs/first/model.slim
+  slimbit export runs/first --images photos/ --widths 1,0.5 --bits W8A8,W4A8 -o small.slim
+  slimbit export net.slim --onnx net.onnx --point \"1x W8A8\" --check photos/")]
 pub struct ExportArgs {
     /// Run directory of `pretrain`; with --onnx, a float network (.safetensors) or a .slim file.
     #[arg(value_name = "SOURCE")]
@@ -179,6 +190,10 @@ pub struct OnnxArgs {
 
 /// Arguments of `quantize`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit quantize net.safetensors --images photos/ -o net.slim
+  slimbit quantize net.safetensors --images photos/ -o net.slim --bits W8A8,W4A8 --equalise")]
 pub struct QuantizeArgs {
     /// The float network, as `slimbit import` writes it.
     pub network: PathBuf,

@@ -11,11 +11,16 @@ use super::{HoldoutArgs, above_zero, at_least_two};
 
 /// Arguments of `quickstart`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit quickstart                          a few minutes on two cores; then open out/quickstart/report.html
+  slimbit quickstart --out demo epochs=2      shorter, and less accurate")]
 pub struct QuickstartArgs {
     /// Folder for everything the run writes. An interrupted run there is continued.
     #[arg(long, default_value = "out/quickstart")]
     pub out: PathBuf,
-    /// Folder with the four IDX files; by default the one in this repository.
+    /// Folder with the four IDX files of other images; by default those of Fashion-MNIST that the program
+    /// carries, which are unpacked into OUT/fashion-mnist.
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// Start over, even if the folder holds an interrupted run.
@@ -24,6 +29,9 @@ pub struct QuickstartArgs {
     /// Print the results as JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Print the table as CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// Changes to the configuration, such as `epochs=4` or `optim.lr=0.1`.
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -31,6 +39,12 @@ pub struct QuickstartArgs {
 
 /// Arguments of `pretrain`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit pretrain --data photos/ --out runs/first
+  slimbit pretrain --resume runs/first                            after Ctrl-C
+  slimbit pretrain --data photos/ --out runs/second recipe=ssql/resnet18-cifar10 epochs=100
+  slimbit pretrain --config settings.toml --out runs/third --dashboard")]
 pub struct PretrainArgs {
     /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read. The same as
     /// `data.path` of a configuration.
@@ -63,12 +77,19 @@ pub struct PretrainArgs {
 
 /// Arguments of `recipes`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  slimbit recipes
+  slimbit recipes combined/resnet20-cifar10                       its settings, as a configuration file")]
 pub struct RecipesArgs {
     /// The recipe to print; by default all are listed.
     pub name: Option<String>,
     /// List them as JSON.
     #[arg(long, conflicts_with = "name")]
     pub json: bool,
+    /// List them as CSV.
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    pub csv: bool,
 }
 
 /// Arguments of `finetune`.

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use slimbit_engine::{EngineError, Model, Session, StagePlan};
 use slimbit_graph::Point;
@@ -10,8 +9,10 @@ use slimbit_graph::Point;
 use super::Outcome;
 use super::features::points_of;
 use crate::cli::BenchArgs;
+use crate::console::{self, say};
 use crate::machine::Machine;
 use crate::results::Latency;
+use crate::table::{Table, csv};
 
 /// Untimed runs before the timed ones.
 const WARM_UP: usize = 20;
@@ -54,14 +55,20 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
             "batch": args.batch,
             "points": rows,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        console::print_json(&report)?;
         return Ok(Outcome::Done);
     }
-    println!(
+    if args.csv {
+        print_csv(&rows, args.per_op)?;
+        return Ok(Outcome::Done);
+    }
+    say!(
         "{machine}; threads {}, batch {}, {} runs",
-        args.threads, args.batch, args.repeat
-    );
-    let mut table = table([
+        args.threads,
+        args.batch,
+        args.repeat
+    )?;
+    let mut table = Table::new([
         "point",
         "median ms",
         "p10",
@@ -72,7 +79,7 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
         "arena KiB",
     ]);
     for row in &rows {
-        table.add_row([
+        table.row([
             row.point.to_string(),
             format!("{:.4}", row.latency.median_ms),
             format!("{:.4}", row.latency.p10_ms),
@@ -86,30 +93,44 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
             format!("{:.1}", row.arena_bytes as f64 / 1024.0),
         ]);
     }
-    align_right(&mut table);
-    println!("{table}");
+    say!("{table}")?;
     for row in rows.iter().filter(|_| args.per_op) {
-        println!(
+        say!(
             "\n{}, one image at a time; peak {:.1} GMAC/s",
-            row.point, row.peak_gmacs_per_second
-        );
-        println!("{}", stages_table(&row.stages));
+            row.point,
+            row.peak_gmacs_per_second
+        )?;
+        say!("{}", stages_table(&row.stages))?;
     }
     Ok(Outcome::Done)
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(header);
-    table
+/// A row per point; with `per_op`, a row per stage of every point.
+fn print_csv(rows: &[Row], per_op: bool) -> Result<()> {
+    #[derive(Serialize)]
+    struct OfPoint<'a> {
+        point: Point,
+        #[serde(flatten)]
+        stage: &'a StageRow,
+    }
+    let text = match per_op {
+        false => csv(rows, &["point"])?,
+        true => {
+            let stages = rows.iter().flat_map(|row| {
+                let point = row.point;
+                row.stages.iter().map(move |stage| OfPoint { point, stage })
+            });
+            csv(&stages.collect::<Vec<_>>(), &["point", "stage", "kernel"])?
+        }
+    };
+    console::print_exactly(&text)
 }
 
 fn stages_table(stages: &[StageRow]) -> Table {
-    let mut table = table(["stage", "kernel", "µs", "%", "MMAC", "GMAC/s", "% of peak"]);
+    let mut table =
+        Table::new(["stage", "kernel", "µs", "%", "MMAC", "GMAC/s", "% of peak"]).names(2);
     for stage in stages {
-        table.add_row([
+        table.row([
             stage.stage.clone(),
             stage.kernel.to_owned(),
             format!("{:.1}", stage.microseconds),
@@ -119,14 +140,7 @@ fn stages_table(stages: &[StageRow]) -> Table {
             format!("{:.1}", 100.0 * stage.fraction_of_peak),
         ]);
     }
-    align_right(&mut table);
     table
-}
-
-fn align_right(table: &mut Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 fn measure(model: &Arc<Model>, point: Point, args: &BenchArgs) -> Result<Row> {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::{Model, Session, Trace};
@@ -18,6 +17,8 @@ use slimbit_quant::equalise;
 use super::features::{Images, PREPROCESS, preprocess_of};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
+use crate::console::{self, say};
+use crate::table::{Table, csv};
 
 /// Images whose tensors are kept together.
 const BATCH: usize = 4;
@@ -63,9 +64,12 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
     let report = comparison.report();
     let finding = report.finding(args.threshold);
     if args.json {
-        println!("{:#}", summary(&report, finding.as_ref(), point));
+        console::print_json(&summary(&report, finding.as_ref(), point))?;
+    } else if args.csv {
+        let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
+        console::print_exactly(&csv(&stages, &["stage", "sqnr", "own_sqnr"])?)?;
     } else {
-        print(args, &report, finding.as_ref(), point);
+        print(args, &report, finding.as_ref(), point)?;
     }
     let lowest = lowest(&report);
     match (args.fail_below, lowest) {
@@ -118,20 +122,21 @@ fn lowest(report: &Report) -> Option<&StageComparison> {
         .min_by(|a, b| a.sqnr.total_cmp(&b.sqnr))
 }
 
+fn stage_summary(stage: &StageComparison) -> Value {
+    json!({
+        "stage": stage.stage, "reference": stage.reference, "values": stage.values,
+        "sqnr": stage.sqnr, "cosine": stage.cosine, "largest": stage.largest,
+        "own_sqnr": stage.own_sqnr, "own_error": stage.own_error,
+        "weight_error": stage.weight_error, "output_error": stage.output_error,
+        "clipping_error": stage.clipping_error, "clipped": stage.clipped, "step": stage.step,
+        "float_range": stage.float_range, "code_range": stage.code_range,
+        "codes_used": stage.codes.map(|(used, _)| used), "codes": stage.codes.map(|(_, all)| all),
+        "weight_steps": stage.weights.map(|w| w.steps),
+        "weight_cosine": stage.weights.map(|w| w.cosine),
+    })
+}
+
 fn summary(report: &Report, finding: Option<&Finding>, point: Point) -> Value {
-    let stage = |stage: &StageComparison| {
-        json!({
-            "stage": stage.stage, "reference": stage.reference, "values": stage.values,
-            "sqnr": stage.sqnr, "cosine": stage.cosine, "largest": stage.largest,
-            "own_sqnr": stage.own_sqnr, "own_error": stage.own_error,
-            "weight_error": stage.weight_error, "output_error": stage.output_error,
-            "clipping_error": stage.clipping_error, "clipped": stage.clipped, "step": stage.step,
-            "float_range": stage.float_range, "code_range": stage.code_range,
-            "codes_used": stage.codes.map(|(used, _)| used), "codes": stage.codes.map(|(_, all)| all),
-            "weight_steps": stage.weights.map(|w| w.steps),
-            "weight_cosine": stage.weights.map(|w| w.cosine),
-        })
-    };
     let finding = finding.map(|finding| {
         json!({
             "stage": report.stages[finding.stage].stage,
@@ -142,18 +147,23 @@ fn summary(report: &Report, finding: Option<&Finding>, point: Point) -> Value {
             "remedy": remedy(&finding.cause),
         })
     });
-    let stages: Vec<Value> = report.stages.iter().map(stage).collect();
+    let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
     json!({ "point": point, "images": report.images, "finding": finding, "stages": stages })
 }
 
-fn print(args: &CompareArgs, report: &Report, finding: Option<&Finding>, point: Point) {
-    println!(
+fn print(
+    args: &CompareArgs,
+    report: &Report,
+    finding: Option<&Finding>,
+    point: Point,
+) -> Result<()> {
+    say!(
         "{} and {} at {point}, on {} images",
         args.reference.display(),
         args.model.display(),
         report.images
-    );
-    println!("{}", table(args, report, finding));
+    )?;
+    say!("{}", table(args, report, finding))?;
     let Some(finding) = finding else {
         let lowest = lowest(report).map_or_else(String::new, |stage| {
             format!(
@@ -161,8 +171,8 @@ fn print(args: &CompareArgs, report: &Report, finding: Option<&Finding>, point: 
                 stage.sqnr, stage.stage
             )
         });
-        println!("the networks stay together{lowest}");
-        return;
+        say!("the networks stay together{lowest}")?;
+        return Ok(());
     };
     let [stage, origin] = [finding.stage, finding.origin].map(|index| &report.stages[index]);
     let whence = if finding.stage == finding.origin {
@@ -177,14 +187,14 @@ fn print(args: &CompareArgs, report: &Report, finding: Option<&Finding>, point: 
         Cause::Preprocessing { .. } => String::new(),
         _ => format!(" ({whence})"),
     };
-    println!(
+    say!(
         "the networks part at `{}`, SQNR {:.1} dB{whence}\ncause   {}: {}\nremedy  {}",
         stage.stage,
         stage.sqnr,
         finding.cause.name(),
         finding.cause,
         remedy(&finding.cause)
-    );
+    )
 }
 
 fn remedy(cause: &Cause) -> &'static str {
@@ -225,22 +235,19 @@ fn table(args: &CompareArgs, report: &Report, finding: Option<&Finding>) -> Tabl
     let named = finding.map_or_else(Vec::new, |finding| vec![finding.stage, finding.origin]);
     let shown = if args.all { order.len() } else { WORST };
     let shown: BTreeSet<usize> = order.into_iter().take(shown).chain(named).collect();
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header([
-            "stage",
-            "SQNR dB",
-            "own dB",
-            "cosine",
-            "max difference",
-            "clipped %",
-            "codes in use",
-        ]);
+    let mut table = Table::new([
+        "stage",
+        "SQNR dB",
+        "own dB",
+        "cosine",
+        "max difference",
+        "clipped %",
+        "codes in use",
+    ]);
     for index in shown {
         let stage = &report.stages[index];
         let codes = stage.codes.map(|(used, all)| format!("{used} of {all}"));
-        table.add_row([
+        table.row([
             stage.stage.clone(),
             format!("{:.1}", stage.sqnr),
             format!("{:.1}", stage.own_sqnr),
@@ -249,9 +256,6 @@ fn table(args: &CompareArgs, report: &Report, finding: Option<&Finding>) -> Tabl
             format!("{:.2}", 100.0 * stage.clipped),
             codes.unwrap_or_else(|| "32 bits".to_owned()),
         ]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -17,6 +17,7 @@ use super::features::{FEATURES, Images, engine_output, feature_output, points_of
 use super::forward;
 use super::output::{self, Product};
 use crate::cli::{EmbedArgs, SplitArg};
+use crate::console::say;
 
 /// A file format, told by the file's name.
 #[derive(Clone, Copy)]
@@ -75,7 +76,7 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
         replace_file(&list, (embeddings.names.join("\n") + "\n").as_bytes())
             .with_context(|| writing(&list))?;
     }
-    println!(
+    say!(
         "{}: {} images of {} ({}), {} values of `{output}` each, at {point}",
         args.output.display(),
         embeddings.names.len(),
@@ -86,7 +87,7 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
             SplitArg::Test => "the test split",
         },
         embeddings.dim
-    );
+    )?;
     Ok(Outcome::Done)
 }
 

@@ -13,8 +13,10 @@ use slimbit_train::{Checkpoint, RunDir};
 
 use super::features::{Images, PREPROCESS};
 use super::output::{self, Product};
+use super::progress::Meter;
 use super::{Outcome, export_onnx, progress, weigh};
 use crate::cli::ExportArgs;
+use crate::console::{self, say};
 
 /// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
 const STATISTICS: &str = "statistics.json";
@@ -50,18 +52,15 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         .map(|&point| weigh::point_bytes(&model, point))
         .sum::<Result<_>>()?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "file": output, "points": points, "bytes": bytes, "separate_bytes": separate, "calibration_images": images.len(),
-            })
-        );
+        console::print_json(&serde_json::json!({
+            "file": output, "points": points, "bytes": bytes, "separate_bytes": separate, "calibration_images": images.len(),
+        }))?;
     } else {
-        println!(
+        say!(
             "{}: {} points in {bytes} bytes; stored separately they would take {separate} bytes",
             output.display(),
             points.len()
-        );
+        )?;
     }
     Ok(Outcome::Done)
 }
@@ -166,7 +165,7 @@ pub(super) fn settings(checkpoint: &Checkpoint) -> Result<Settings> {
     })
 }
 
-fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
+fn show(bar: &Meter, progress: &Progress) {
     bar.set_length(progress.total as u64);
     bar.set_position(progress.done as u64);
     let task = match progress.task {

@@ -19,6 +19,7 @@ use super::forward::{self, Vectors};
 use super::output::{self, Product};
 use super::{Outcome, quantize};
 use crate::cli::{ExportArgs, OnnxArgs};
+use crate::console::{self, say};
 
 pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result<Outcome> {
     output::check_file(output, Product::Onnx, &[source])?;
@@ -32,7 +33,7 @@ pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result
     };
     if args.json {
         summary["file"] = json!(output);
-        println!("{summary}");
+        console::print_json(&summary)?;
     }
     Ok(Outcome::Done)
 }
@@ -49,7 +50,7 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     let bytes = onnx::export_float(&network, options)?;
     write(output, &bytes)?;
     if !args.json {
-        println!("{}: float, {} bytes", output.display(), bytes.len());
+        say!("{}: float, {} bytes", output.display(), bytes.len())?;
     }
     let mut summary = json!({ "bytes": bytes.len() });
     if let Some(folder) = &args.onnx.check {
@@ -76,18 +77,19 @@ fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     let made = onnx::export_qdq(&model, point, options)?;
     write(output, &made.bytes)?;
     if !args.json {
-        println!(
+        say!(
             "{}: {point} as QDQ, opset {}, {} bytes",
             output.display(),
             made.opset,
             made.bytes.len()
-        );
+        )?;
         if made.clamped_weights > 0 || made.coarsened_channels > 0 {
-            println!(
+            say!(
                 "not exactly as the engine: {} weights clamped where a slope is negative, {} \
                  channels coarsened to fit their bias",
-                made.clamped_weights, made.coarsened_channels
-            );
+                made.clamped_weights,
+                made.coarsened_channels
+            )?;
         }
     }
     let mut summary = json!({
@@ -154,7 +156,7 @@ impl<'a> Check<'a> {
             let (version, theirs) = match self.python.run(runtime, &request)? {
                 Answer::Missing(why) => {
                     if !quiet {
-                        println!("check against {runtime} skipped: {why}");
+                        say!("check against {runtime} skipped: {why}")?;
                     }
                     rows.push(json!({ "runtime": runtime.to_string(), "skipped": why }));
                     continue;
@@ -180,7 +182,7 @@ impl<'a> Check<'a> {
                     );
                 }
                 if !quiet {
-                    println!("{text}mean cosine {cosine:.6}");
+                    say!("{text}mean cosine {cosine:.6}")?;
                 }
                 rows.push(row);
             }

@@ -11,6 +11,7 @@ use slimbit_train::probe::Features;
 
 use super::forward;
 use crate::cli::HoldoutArgs;
+use crate::console::note;
 
 /// Metadata key under which a `.slim` file carries its evaluation transform, as JSON.
 pub(super) const PREPROCESS: &str = "preprocess";
@@ -118,7 +119,7 @@ pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64
         1 => ", of one class".to_owned(),
         classes => format!(", spread over {classes} classes"),
     };
-    eprintln!(
+    note!(
         "held out of {}: {count} of {} images{classes} (seed {seed})",
         printable(path),
         count + others

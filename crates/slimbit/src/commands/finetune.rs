@@ -12,6 +12,7 @@ use super::features::{Images, PREPROCESS, say_held_out};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, progress, quantize};
 use crate::cli::FinetuneArgs;
+use crate::console::{self, note, say};
 
 /// The tuned network, in the folder of the fine-tuning.
 const NETWORK: &str = "network.safetensors";
@@ -35,13 +36,13 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         say_held_out(data, &parts.test, parts.train.len(), seed);
     }
     let (images, classes) = tuner.labels();
-    eprintln!(
+    note!(
         "{images} labelled images of {classes} classes, at {}",
         tuner.config().width
     );
     if train(&mut tuner)? == Ending::Interrupted {
         let folder = folder.display();
-        eprintln!("{folder}: saved; continue with: slimbit finetune --resume {folder}");
+        note!("{folder}: saved; continue with: slimbit finetune --resume {folder}");
         return Ok(Outcome::Interrupted);
     }
     let (data, holdout) = (tuner.config().data.clone(), tuner.config().held_out());
@@ -51,28 +52,27 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
     let top1 = test(&network, &data, holdout)?;
     if args.json {
         let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
-        println!(
-            "{:#}",
-            json!({ "file": file, "labels": images, "classes": classes, "top1": top1 })
-        );
+        console::print_json(
+            &json!({ "file": file, "labels": images, "classes": classes, "top1": top1 }),
+        )?;
     } else {
         match top1 {
             Some((correct, of)) => {
-                println!(
+                say!(
                     "float top-1 {:.2} %, {correct} of {of} test images",
                     percent(correct, of)
-                );
+                )?;
             }
-            None => println!(
+            None => say!(
                 "{} has no test split, so the accuracy is not known; hold images out to measure it with --holdout 20%",
                 data.display()
-            ),
+            )?,
         }
         let (file, data) = (file.display(), data.display());
-        println!(
+        say!(
             "{file}; next: slimbit quantize {file} --images {data} -o {}",
             folder.join("model.slim").display()
-        );
+        )?;
     }
     Ok(Outcome::Done)
 }

@@ -16,6 +16,7 @@ use super::features::PREPROCESS;
 use super::import_onnx::{Comparison, OnnxSource};
 use super::output::{self, Product};
 use crate::cli::{ImportArgs, PreprocessArgs};
+use crate::console::{self, say};
 
 /// Random images of the closing check, and of the statistics of random networks.
 const IMAGES: usize = 4;
@@ -280,7 +281,7 @@ fn report(
                 largest.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "onnxruntime": comparison,
         });
-        println!("{summary}");
+        console::print_json(&summary)?;
         return Ok(());
     }
     let mut text = String::new();
@@ -316,7 +317,5 @@ fn report(
     if let Some(comparison) = comparison {
         writeln!(text, "check         {comparison}")?;
     }
-    print!("{text}");
-    println!("{}", args.output.display());
-    Ok(())
+    say!("{text}{}", args.output.display())
 }

@@ -1,5 +1,4 @@
-use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use slimbit_engine::prove::{self, ProofReport};
 use slimbit_engine::{Codes, Model};
@@ -8,6 +7,8 @@ use slimbit_graph::Point;
 use super::features::{PREPROCESS, points_of};
 use super::{Outcome, weigh};
 use crate::cli::InspectArgs;
+use crate::console::{self, say};
+use crate::table::{Table, csv};
 
 pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
     let model = Model::open(&args.file)?;
@@ -18,67 +19,64 @@ pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
         None
     };
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&as_json(&model, &points, proof.as_ref())?)?
-        );
+        console::print_json(&as_json(&model, &points, proof.as_ref())?)?;
+        return Ok(Outcome::Done);
+    }
+    if args.csv {
+        let report = as_json(&model, &points, proof.as_ref())?;
+        let rows = report["points"].as_array().context("rows of points")?;
+        console::print_exactly(&csv(rows, &["point"])?)?;
         return Ok(Outcome::Done);
     }
     let bytes = std::fs::metadata(&args.file)?.len();
-    println!(
+    say!(
         "{}: {}, {} points, {bytes} bytes, grid {}",
         args.file.display(),
         model.graph().name(),
         model.points().len(),
         model.grid()
-    );
-    println!(
+    )?;
+    say!(
         "input {}, outputs {}",
         model.graph().input_shape(),
         outputs(&model).join(", ")
-    );
+    )?;
     let weights: usize = model
         .weights()
         .values()
         .map(|w| w.shape.iter().product::<usize>())
         .sum();
-    println!("{} weights, stored {}", weights, copies(&model));
+    say!("{} weights, stored {}", weights, copies(&model))?;
     for (key, value) in model
         .metadata()
         .iter()
         .filter(|(key, _)| *key != PREPROCESS)
     {
-        println!("{key}: {value}");
+        say!("{key}: {value}")?;
     }
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(["point", "MMAC", "parameters", "KiB on its own"]);
+    let mut table = Table::new(["point", "MMAC", "parameters", "KiB on its own"]);
     for point in &points {
         let cost = model.graph().cost(point.width)?;
-        table.add_row([
+        table.row([
             point.to_string(),
             format!("{:.2}", cost.macs as f64 / 1e6),
             cost.params.to_string(),
             format!("{:.1}", weigh::point_bytes(&model, *point)? as f64 / 1024.0),
         ]);
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    println!("{table}");
+    say!("{table}")?;
     if let Some(proof) = proof {
         for point in proof.points.iter().filter(|p| points.contains(&p.point)) {
-            println!("\n{}", point.point);
+            say!("\n{}", point.point)?;
             for stage in &point.stages {
-                println!("  {stage}");
+                say!("  {stage}")?;
             }
         }
-        println!(
+        say!(
             "\nproven: {} rescalings equal their batch-norm for every accumulator; {} float operations",
             proof.channels(),
             proof.float_operations()
-        );
+        )?;
     }
     Ok(Outcome::Done)
 }

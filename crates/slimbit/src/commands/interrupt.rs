@@ -3,6 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
+use crate::console::note;
+
 /// Exit code of a second Ctrl-C, which does not wait.
 const INTERRUPTED: i32 = 130;
 
@@ -15,7 +17,7 @@ pub(super) fn flag() -> Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
-        eprintln!("\nstopping after this step; once more to stop at once");
+        note!("\nstopping after this step; once more to stop at once");
     })
     .context("installing the Ctrl-C handler")?;
     Ok(flag)

@@ -1,8 +1,11 @@
 //! One file per command.
 
 mod bench;
+#[cfg(feature = "images")]
+mod bundled;
 mod classify;
 mod compare;
+mod completions;
 mod dashboard;
 mod embed;
 mod export;
@@ -16,6 +19,7 @@ mod import;
 mod import_onnx;
 mod inspect;
 mod interrupt;
+mod man;
 mod output;
 mod pretrain;
 mod probe;
@@ -62,5 +66,7 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Run(args) => run::execute(&args),
         Command::Embed(args) => embed::execute(&args),
         Command::Bench(args) => bench::execute(&args),
+        Command::Completions(args) => completions::execute(&args),
+        Command::Man(args) => man::execute(&args),
     }
 }

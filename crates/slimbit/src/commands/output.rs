@@ -28,6 +28,8 @@ pub(super) enum Product {
     Json,
     /// A page for a browser.
     Html,
+    /// A manual page of ours.
+    Manual,
 }
 
 /// Refuses an output that would destroy something, or that cannot be written: an input or a link to one, a
@@ -139,6 +141,7 @@ impl Product {
                 let file = io::BufReader::new(File::open(path)?);
                 serde_json::from_reader::<_, serde::de::IgnoredAny>(file).is_ok()
             }
+            Self::Manual => fs::read_to_string(path)?.contains(".TH slimbit"),
             Self::Html => {
                 let text = beginning::<15>(path)?;
                 text.eq_ignore_ascii_case(b"<!doctype html>")
@@ -158,6 +161,7 @@ impl fmt::Display for Product {
             Self::Parquet => "a table of embeddings that slimbit wrote",
             Self::Json => "a JSON file",
             Self::Html => "a web page",
+            Self::Manual => "a manual page of slimbit",
         })
     }
 }
@@ -261,6 +265,7 @@ mod tests {
             Product::Parquet,
             Product::Json,
             Product::Html,
+            Product::Manual,
         ] {
             refused(&path, product, &[], "exists and is not");
         }

@@ -1,14 +1,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::ProgressBar;
 use slimbit_nn::parse_device;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
 use super::dashboard::Dashboard;
+use super::progress::Meter;
 use super::{Outcome, interrupt, output, progress};
 use crate::cli::PretrainArgs;
+use crate::console::{self, note};
 
 pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     // A device that is not there must not leave a run behind that never began.
@@ -21,7 +23,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
         None => {
             let config = config(args)?;
             if args.print_config {
-                print!("{}", config.to_toml());
+                console::print_exactly(&config.to_toml())?;
                 return Ok(Outcome::Done);
             }
             config.check_device(&device)?;
@@ -40,13 +42,13 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     let outcome = train(&mut trainer, &interrupt::flag()?, display)?;
     let run = trainer.run_dir().path().display();
     match outcome {
-        Outcome::Done => eprintln!("{run}: trained; next: slimbit export {run}"),
+        Outcome::Done => note!("{run}: trained; next: slimbit export {run}"),
         Outcome::Interrupted => {
             let device = match args.device.as_str() {
                 "cpu" => String::new(),
                 device => format!(" --device {device}"),
             };
-            eprintln!("{run}: saved; continue with: slimbit pretrain --resume {run}{device}");
+            note!("{run}: saved; continue with: slimbit pretrain --resume {run}{device}");
         }
     }
     Ok(outcome)
@@ -68,7 +70,7 @@ fn config(args: &PretrainArgs) -> Result<TrainConfig> {
 
 /// How a run is shown while it goes on.
 pub(super) enum Display {
-    Bar(ProgressBar),
+    Bar(Pace),
     Dashboard(Box<Dashboard>),
 }
 
@@ -76,7 +78,10 @@ impl Display {
     /// A progress bar that begins where the run stands.
     pub(super) fn bar(trainer: &Trainer) -> Self {
         let (done, steps) = trainer.progress();
-        Self::Bar(progress::training(done, steps))
+        Self::Bar(Pace {
+            meter: progress::training(done, steps),
+            last: Instant::now(),
+        })
     }
 
     /// Shows an event, and says whether the user asked to stop.
@@ -86,21 +91,21 @@ impl Display {
             Self::Dashboard(dashboard) => return Ok(dashboard.tell(event)?),
         };
         match event {
-            Event::Step { record, .. } => tell(bar, &record),
+            Event::Step {
+                record, remaining, ..
+            } => bar.tell(&record, remaining),
             Event::Saved { .. } => {}
-            Event::Collapsed(finding) => bar.suspend(|| eprintln!("{finding}")),
-            Event::RolledBack { step, lr_factor } => bar.suspend(|| {
-                eprintln!(
-                    "rolled back to iteration {step}; the rate is {lr_factor} of the schedule's"
-                );
-            }),
+            Event::Collapsed(finding) => log::warn!("{finding}"),
+            Event::RolledBack { step, lr_factor } => log::warn!(
+                "rolled back to iteration {step}; the rate is {lr_factor} of the schedule's"
+            ),
         }
         Ok(false)
     }
 
     fn close(self) -> Result<()> {
         match self {
-            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Bar(bar) => bar.meter.finish_and_clear(),
             Self::Dashboard(dashboard) => dashboard.close()?,
         }
         Ok(())
@@ -134,25 +139,37 @@ pub(super) fn train(
     })
 }
 
-/// Position, loss, and per network of the iteration its width, bits and feature deviation.
-fn tell(bar: &ProgressBar, record: &StepRecord) {
-    bar.set_position(record.step);
-    let networks: Vec<String> = record
-        .networks
-        .iter()
-        .map(|network| {
-            let bits = network
-                .bits
-                .map_or_else(String::new, |[w, a]| format!(" W{w}A{a}"));
-            format!(
-                "{:.2}x{bits} {:.3} (std {:.2})",
-                network.width, network.loss, network.feature_std
-            )
-        })
-        .collect();
-    bar.set_message(format!(
-        "{:.0} images/s | {}",
-        record.images_per_second,
-        networks.join(" | ")
-    ));
+/// Progress that knows how long an iteration takes.
+pub(super) struct Pace {
+    meter: Meter,
+    /// The end of the last iteration.
+    last: Instant,
+}
+
+impl Pace {
+    /// Position, time, loss, and per network of the iteration its width, bits and feature deviation.
+    fn tell(&mut self, record: &StepRecord, remaining: Duration) {
+        let step = std::mem::replace(&mut self.last, Instant::now()).elapsed();
+        self.meter.set_position(record.step + 1);
+        self.meter.set_remaining(remaining);
+        let networks: Vec<String> = record
+            .networks
+            .iter()
+            .map(|network| {
+                let bits = network
+                    .bits
+                    .map_or_else(String::new, |[w, a]| format!(" W{w}A{a}"));
+                format!(
+                    "{:.2}x{bits} loss {:.3} (std {:.2})",
+                    network.width, network.loss, network.feature_std
+                )
+            })
+            .collect();
+        self.meter.set_message(format!(
+            "{:.0} images/s, {:.2} s a step | {}",
+            record.images_per_second,
+            step.as_secs_f64(),
+            networks.join(" | ")
+        ));
+    }
 }

@@ -2,7 +2,6 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use slimbit_data::{Parts, Preprocess};
 use slimbit_engine::Model;
@@ -19,6 +18,8 @@ use super::features::{
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
 use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
+use crate::console::{self, say};
+use crate::table::{Table, csv};
 
 /// The widths of a run that are probed where none are named, as far as it trained them.
 const GRID_WIDTHS: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
@@ -79,9 +80,11 @@ pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
         ),
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        console::print_json(&rows)?;
+    } else if args.csv {
+        console::print_exactly(&csv(&rows, &["point", "top1"])?)?;
     } else {
-        println!("{}", table(&rows));
+        say!("{}", table(&rows))?;
     }
     Ok(Outcome::Done)
 }
@@ -158,10 +161,7 @@ fn table(rows: &[Row]) -> Table {
     if compared {
         header.extend(["same top-1 as float %", "cosine with float"]);
     }
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(header);
+    let mut table = Table::new(header);
     for row in rows {
         let mut cells = vec![row.point.clone(), format!("{:.2}", row.top1)];
         if let Some(spread) = row.spread {
@@ -176,10 +176,7 @@ fn table(rows: &[Row]) -> Table {
                 .map_or_else(|| "-".to_owned(), |c| format!("{c:.5}"));
             cells.extend([format!("{agreement:.2}"), cosine]);
         }
-        table.add_row(cells);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.row(cells);
     }
     table
 }

@@ -3,7 +3,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use slimbit_data::{Dataset, Preprocess};
 use slimbit_graph::Point;
 use slimbit_interchange::Network;
@@ -12,8 +11,11 @@ use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalis
 
 use super::features::{Images, PREPROCESS};
 use super::output::{self, Product};
+use super::progress::Meter;
 use super::{Outcome, progress};
 use crate::cli::QuantizeArgs;
+use crate::console::{self, say};
+use crate::table::Table;
 
 pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let inputs = [args.network.as_path(), args.images.as_path()];
@@ -94,7 +96,7 @@ pub(super) fn preprocess_of(network: &Network, path: &Path) -> Result<Preprocess
     Ok(preprocess)
 }
 
-fn show(bar: &indicatif::ProgressBar, progress: &Progress) {
+fn show(bar: &Meter, progress: &Progress) {
     bar.set_length(progress.total as u64);
     bar.set_position(progress.done as u64);
     let task = match progress.task {
@@ -124,41 +126,32 @@ fn report(
                     .collect()
             })
             .collect();
-        println!(
-            "{}",
-            serde_json::json!({
-                "file": args.output, "points": points, "bytes": bytes, "calibration_images": images,
-                "reconstruction_images": made.images, "equalised_channels": equalised, "layer_errors": errors,
-            })
-        );
+        console::print_json(&serde_json::json!({
+            "file": args.output, "points": points, "bytes": bytes, "calibration_images": images,
+            "reconstruction_images": made.images, "equalised_channels": equalised, "layer_errors": errors,
+        }))?;
         return Ok(());
     }
-    println!(
+    say!(
         "{}: {} points in {bytes} bytes, calibrated on {images} images",
         args.output.display(),
         points.len()
-    );
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(["point", "worst layer", "its error / variance"]);
+    )?;
+    let mut table = Table::new(["point", "worst layer", "its error / variance"]).names(2);
     for (point, layers) in points.iter().zip(&made.errors) {
         let worst = layers
             .iter()
             .max_by(|a, b| a.relative.total_cmp(&b.relative));
         if let Some(worst) = worst {
-            table.add_row([
+            table.row([
                 point.to_string(),
                 worst.stage.clone(),
                 format!("{:.5}", worst.relative),
             ]);
         }
     }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    if table.row_count() > 0 {
-        println!("{table}");
+    if !table.is_empty() {
+        say!("{table}")?;
     }
     Ok(())
 }

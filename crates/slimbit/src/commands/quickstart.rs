@@ -16,10 +16,12 @@ use super::float::{FloatNetwork, mean_cosine};
 use super::output::{self, Product};
 use super::{Outcome, export, interrupt, pretrain, progress, weigh};
 use crate::cli::QuickstartArgs;
+use crate::console::{self, note, say};
 use crate::machine::Machine;
 use crate::page::Provenance;
 use crate::report;
 use crate::results::{FileSize, Latency, LossRow, PointRow, Results, Seconds, WidthRow};
+use crate::table::csv;
 
 /// The settings; a user changes them on the command line.
 const SETTINGS: &str = include_str!("../../quickstart.toml");
@@ -50,7 +52,10 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
             output::check_file(&args.out.join(name), product, &[])?;
         }
     }
-    let data = args.data.clone().map_or_else(bundled_images, Ok)?;
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => images(&args.out)?,
+    };
     let mut overrides = vec![format!(
         "data.path={}",
         toml::Value::String(data.display().to_string())
@@ -67,7 +72,7 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let display = pretrain::Display::bar(&trainer);
     let outcome = pretrain::train(&mut trainer, &interrupt::flag()?, display)?;
     if outcome == Outcome::Interrupted {
-        eprintln!("saved; the same command continues");
+        note!("saved; the same command continues");
         return Ok(outcome);
     }
     seconds.pretrain = lap(start, 0.0);
@@ -79,37 +84,40 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     )?;
     write(&args.out.join(REPORT), &report::html(&results))?;
     if args.json {
-        println!("{}", serde_json::to_string(&results)?);
+        console::print_exactly(&(serde_json::to_string(&results)? + "\n"))?;
+    } else if args.csv {
+        console::print_exactly(&csv(&results.points, &["point"])?)?;
     } else {
-        println!("{}; batch 1, one thread", results.machine);
-        println!("{}", results.table());
-        println!(
+        say!("{}; batch 1, one thread", results.machine)?;
+        say!("{}", results.table())?;
+        say!(
             "one file of {} bytes for {} points; stored separately they would take {} bytes",
             results.file.bytes,
             results.points.len(),
             results.file.separate_bytes
-        );
-        println!(
+        )?;
+        say!(
             "{:.0} s; everything is in {}, begin with report.html",
             results.seconds.total,
             args.out.display()
-        );
+        )?;
     }
     Ok(Outcome::Done)
 }
 
-/// The images of this repository, wherever the command is started.
-fn bundled_images() -> Result<PathBuf> {
-    const IMAGES: &str = "testdata/fashion-mnist";
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(IMAGES);
-    let found = [PathBuf::from(IMAGES), repository]
-        .into_iter()
-        .find(|path| path.is_dir());
-    found.with_context(|| {
-        format!("{IMAGES} is not here; start from the repository, or give the folder with --data")
-    })
+/// The images that the program carries, unpacked.
+#[cfg(feature = "images")]
+fn images(out: &Path) -> Result<PathBuf> {
+    super::bundled::unpack(out)
+}
+
+/// This program carries none.
+#[cfg(not(feature = "images"))]
+fn images(_out: &Path) -> Result<PathBuf> {
+    bail!(
+        "this program was built without its images (feature `images`); give a folder with the four IDX files of \
+         Fashion-MNIST, such as testdata/fashion-mnist of the sources, with --data"
+    )
 }
 
 /// A new run, or the interrupted one that is there.
@@ -125,7 +133,7 @@ fn begin(run: &Path, config: TrainConfig, fresh: bool) -> Result<Trainer> {
         }
         let (done, steps) = trainer.progress();
         if done < steps {
-            eprintln!("continuing at iteration {done} of {steps}");
+            note!("continuing at iteration {done} of {steps}");
             return Ok(trainer);
         }
     }

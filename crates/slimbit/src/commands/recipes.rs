@@ -1,32 +1,34 @@
 use anyhow::Result;
-use comfy_table::{Table, presets};
 use serde_json::json;
 use slimbit_train::config::recipes;
 
 use super::Outcome;
 use crate::cli::RecipesArgs;
+use crate::console::{self, say};
+use crate::table::{Table, csv};
 
 pub(super) fn execute(args: &RecipesArgs) -> Result<Outcome> {
     if let Some(name) = &args.name {
-        print!("{}", recipes::text(name)?);
+        console::print_exactly(recipes::text(name)?)?;
         return Ok(Outcome::Done);
     }
     let names = recipes::names();
+    let list = names
+        .iter()
+        .map(|name| Ok(json!({ "name": name, "summary": recipes::summary(name)? })))
+        .collect::<Result<Vec<_>>>()?;
     if args.json {
-        let list = names
-            .iter()
-            .map(|name| Ok(json!({ "name": name, "summary": recipes::summary(name)? })))
-            .collect::<Result<Vec<_>>>()?;
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        console::print_json(&list)?;
         return Ok(Outcome::Done);
     }
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_header(["recipe", ""]);
-    for name in &names {
-        table.add_row([name, recipes::summary(name)?]);
+    if args.csv {
+        console::print_exactly(&csv(&list, &["name"])?)?;
+        return Ok(Outcome::Done);
     }
-    println!("{table}");
+    let mut table = Table::new(["recipe", ""]).names(2).plain();
+    for name in &names {
+        table.row([name, recipes::summary(name)?]);
+    }
+    say!("{table}")?;
     Ok(Outcome::Done)
 }

@@ -8,6 +8,8 @@ use slimbit_engine::{Model, Session};
 use super::Outcome;
 use super::features::{points_of, preprocess_of};
 use crate::cli::RunArgs;
+use crate::console::{self, say};
+use crate::table::csv;
 
 /// How many of the largest values are printed of each output.
 const TOP: usize = 5;
@@ -29,7 +31,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                 .get(name)
                 .with_context(|| format!("output `{name}`"))?
                 .to_f32();
-            if args.json {
+            if args.json || args.csv {
                 records.push(
                     json!({ "image": path, "point": point, "output": name, "values": values }),
                 );
@@ -41,17 +43,20 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                     .take(TOP)
                     .map(|&i| format!("{i}: {:.4}", values[i]))
                     .collect();
-                println!(
+                say!(
                     "{}  {name} [{}] at {point}, largest: {}",
                     path.display(),
                     values.len(),
                     top.join(", ")
-                );
+                )?;
             }
         }
     }
     if args.json {
-        println!("{}", serde_json::to_string(&records)?);
+        console::print_exactly(&(serde_json::to_string(&records)? + "\n"))?;
+    }
+    if args.csv {
+        console::print_exactly(&csv(&records, &["image", "point", "output"])?)?;
     }
     Ok(Outcome::Done)
 }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, TensorData};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use slimbit_data::Dataset;
 use slimbit_engine::{Model, Session, StageTrace, Trace, reference};
@@ -16,6 +15,8 @@ use super::export::{latest_checkpoint, params_for, read_statistics};
 use super::features::{Images, points_of, preprocess_of};
 use super::{Outcome, progress};
 use crate::cli::VerifyArgs;
+use crate::console::{self, say};
+use crate::table::{Table, csv};
 
 /// Differing codes of one stage, over all points and images.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -29,6 +30,14 @@ struct Row {
     formula: Option<usize>,
     /// Of the training-side simulation, run on its own from the image on.
     simulation: Option<usize>,
+}
+
+/// A row of the CSV.
+#[derive(Serialize)]
+struct Named<'a> {
+    stage: &'a str,
+    #[serde(flatten)]
+    row: &'a Row,
 }
 
 /// What the training side knows: parameters, and statistics per point.
@@ -81,19 +90,22 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
         .map(|stage| (stage.name.as_str(), &rows[&stage.name]))
         .collect();
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&serde_json::json!({
-                "images": images.len(), "points": points, "stages": ordered,
-            }))?
-        );
+        console::print_json(&serde_json::json!({
+            "images": images.len(), "points": points, "stages": ordered,
+        }))?;
+    } else if args.csv {
+        let rows: Vec<Named> = ordered
+            .iter()
+            .map(|&(stage, row)| Named { stage, row })
+            .collect();
+        console::print_exactly(&csv(&rows, &["stage", "codes"])?)?;
     } else {
-        println!(
+        say!(
             "differing codes over {} points and {} images",
             points.len(),
             images.len()
-        );
-        println!("{}", table(&ordered));
+        )?;
+        say!("{}", table(&ordered))?;
     }
     let sum = |count: fn(&Row) -> usize| ordered.iter().map(|(_, row)| count(row)).sum::<usize>();
     let broken = sum(|row| row.levels.values().sum()) + sum(|row| row.stored);
@@ -197,10 +209,7 @@ fn table(rows: &[(&str, &Row)]) -> Table {
     let mut header = vec!["stage".to_owned(), "codes".to_owned()];
     header.extend(levels.iter().map(|isa| format!("{isa} / reference")));
     header.extend(["stored A, B", "formula", "simulation"].map(str::to_owned));
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(header);
+    let mut table = Table::new(header);
     let optional = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let mut total = Row {
         formula: None,
@@ -215,7 +224,7 @@ fn table(rows: &[(&str, &Row)]) -> Table {
             optional(row.formula),
             optional(row.simulation),
         ]);
-        table.add_row(cells);
+        table.row(cells);
         total.codes += row.codes;
         total.stored += row.stored;
         for (isa, count) in &row.levels {
@@ -237,9 +246,6 @@ fn table(rows: &[(&str, &Row)]) -> Table {
         optional(total.formula),
         optional(total.simulation),
     ]);
-    table.add_row(cells);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    table.row(cells);
     table
 }

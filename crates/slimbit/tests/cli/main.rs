@@ -2,6 +2,7 @@
 
 mod command;
 mod compare;
+mod console;
 mod deployed;
 mod evaluation;
 mod folders;

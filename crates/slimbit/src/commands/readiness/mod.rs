@@ -18,6 +18,8 @@ use super::features::{Images, engine_features, labelled, open_parts, points_of, 
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{Outcome, export, progress};
 use crate::cli::{HoldoutArgs, ReadinessArgs};
+use crate::console;
+use crate::table::csv;
 
 /// Below this predicted loss a point is ready, and above the second it is not. docs/evaluate.md says
 /// what points of either kind lost.
@@ -116,9 +118,11 @@ pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
     }
     let report = source.report(args, &images)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        console::print_json(&report)?;
+    } else if args.csv {
+        console::print_exactly(&csv(&report.points, &["point", "light", "loss"])?)?;
     } else {
-        table::print(&report, args.all);
+        table::print(&report, args.all)?;
     }
     Ok(Outcome::Done)
 }

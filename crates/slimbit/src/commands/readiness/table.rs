@@ -1,33 +1,40 @@
 //! The verdicts as a person reads them.
 
-use comfy_table::{CellAlignment, Table, presets};
+use anyhow::Result;
+use comfy_table::{Cell, Color};
 
 use super::{LIGHTS, Light, Readiness, Report};
+use crate::console::say;
+use crate::table::{Table, coloured};
 
 /// Prints a row per point, then the stages behind those that are not ready (`all`: behind every one).
-pub(super) fn print(report: &Report, all: bool) {
-    println!("{}", points(report));
+pub(super) fn print(report: &Report, all: bool) -> Result<()> {
+    say!("{}", points(report))?;
     let stages = stages(report, all);
-    if stages.row_count() > 0 {
-        println!("{stages}");
+    if !stages.is_empty() {
+        say!("{stages}")?;
     }
-    println!(
+    say!(
         "agreement with the float full width on {} images, {} neighbours each; loss up to {} is green, up to {} yellow",
-        report.images, report.neighbours, LIGHTS[0], LIGHTS[1]
-    );
+        report.images,
+        report.neighbours,
+        LIGHTS[0],
+        LIGHTS[1]
+    )?;
     if let Some(correlation) = report.rank_correlation {
-        println!(
+        say!(
             "rank correlation of the prediction with kNN accuracy over {} points: {correlation:.3}",
             report.points.len()
-        );
+        )?;
     }
+    Ok(())
 }
 
-fn light(light: Light) -> &'static str {
+fn light(light: Light) -> Cell {
     match light {
-        Light::Green => "green",
-        Light::Yellow => "yellow",
-        Light::Red => "red",
+        Light::Green => coloured("green", Color::Green),
+        Light::Yellow => coloured("yellow", Color::Yellow),
+        Light::Red => coloured("red", Color::Red),
     }
 }
 
@@ -45,25 +52,25 @@ fn points(report: &Report) -> Table {
     if checked {
         header.push("kNN %");
     }
-    let mut table = new(&header);
+    let mut table = Table::new(header).names(2);
     for point in &report.points {
         let mut cells = vec![
-            point.point.to_string(),
-            light(point.light).to_owned(),
-            format!("{:.3}", point.loss),
-            format!("{:.1}", 100.0 * point.full.neighbours),
-            format!("{:.3}", point.full.alignment),
-            format!("{:.3}", point.width.loss()),
-            format!("{:.3}", point.bits.loss()),
+            Cell::new(point.point),
+            light(point.light),
+            Cell::new(format!("{:.3}", point.loss)),
+            Cell::new(format!("{:.1}", 100.0 * point.full.neighbours)),
+            Cell::new(format!("{:.3}", point.full.alignment)),
+            Cell::new(format!("{:.3}", point.width.loss())),
+            Cell::new(format!("{:.3}", point.bits.loss())),
         ];
-        cells.extend(point.top1.map(|top1| format!("{top1:.2}")));
-        table.add_row(cells);
+        cells.extend(point.top1.map(|top1| Cell::new(format!("{top1:.2}"))));
+        table.row(cells);
     }
-    align(table, 2)
+    table
 }
 
 fn stages(report: &Report, all: bool) -> Table {
-    let mut table = new(&[
+    let mut table = Table::new([
         "point",
         "stage",
         "own dB",
@@ -74,13 +81,14 @@ fn stages(report: &Report, all: bool) -> Table {
         "code range",
         "clipped %",
         "cause",
-    ]);
+    ])
+    .names(2);
     let shown = |point: &&Readiness| all || point.light != Light::Green;
     for point in report.points.iter().filter(shown) {
         for (index, stage) in point.stages.iter().enumerate() {
             let range = |[low, high]: [f64; 2]| format!("{low:.2} to {high:.2}");
             let (weights, output) = stage.bits;
-            table.add_row([
+            table.row([
                 if index == 0 {
                     point.point.to_string()
                 } else {
@@ -102,22 +110,6 @@ fn stages(report: &Report, all: bool) -> Table {
                 stage.cause.to_owned(),
             ]);
         }
-    }
-    align(table, 2)
-}
-
-fn new(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
-        .set_header(header);
-    table
-}
-
-/// Numbers to the right, from the column at `first` on.
-fn align(mut table: Table, first: usize) -> Table {
-    for column in table.column_iter_mut().skip(first) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
