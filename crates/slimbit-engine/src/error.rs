@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use slimbit_graph::GraphError;
 use slimbit_kernels::KernelError;
 
+use crate::SettingError;
+
 /// What can go wrong between a file and its outputs.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -58,6 +60,8 @@ pub enum EngineError {
         /// Bytes given.
         found: usize,
     },
+    /// A size, a channel count or a normalisation that cannot be used.
+    Setting(SettingError),
     /// An instruction set that this processor does not have.
     Isa(KernelError),
     /// Threads that the operating system refused to start.
@@ -130,6 +134,7 @@ impl fmt::Display for EngineError {
                 f,
                 "an image of {found} bytes; this model takes {wanted} (rows · columns · channels)"
             ),
+            Self::Setting(error) => error.fmt(f),
             Self::Isa(error) => write!(f, "{error}; leave SLIMBIT_ISA unset to use the best"),
             Self::Threads { threads, source } => {
                 write!(f, "{threads} threads: {source}; ask for fewer")
@@ -148,6 +153,7 @@ impl std::error::Error for EngineError {
         match self {
             Self::Io { source, .. } | Self::Threads { source, .. } => Some(source),
             Self::Graph(error) => Some(error),
+            Self::Setting(error) => Some(error),
             Self::Isa(error) => Some(error),
             _ => None,
         }
@@ -157,5 +163,11 @@ impl std::error::Error for EngineError {
 impl From<GraphError> for EngineError {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
+    }
+}
+
+impl From<SettingError> for EngineError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
     }
 }

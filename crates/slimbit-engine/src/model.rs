@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use slimbit_graph::{Graph, Point, Stage};
+use slimbit_graph::{Activation, Graph, Point, Stage};
 use slimbit_num::{
     ActQuant, AddAffine, AddRequant, Affine, Clip, Interval, Requant, SolveError, Table, WeightGrid,
 };
@@ -88,6 +88,24 @@ impl OutputQuant {
         match self {
             Self::Codes(quant) => quant.zero_point.into(),
             Self::Wide { zero_point, .. } => zero_point,
+        }
+    }
+
+    /// Every integer that a rescaling may give.
+    pub fn range(self) -> Clip {
+        match self {
+            Self::Codes(quant) => quant.clip(),
+            Self::Wide { .. } => Clip::signed(16),
+        }
+    }
+
+    /// The range, narrowed to what the activation lets through where it is a clamp.
+    pub fn clip(self, activation: Option<Activation>) -> Clip {
+        match activation.and_then(Activation::clamp_ends) {
+            Some([lo, hi]) => self
+                .range()
+                .between(lo, hi, self.scale(), self.zero_point()),
+            None => self.range(),
         }
     }
 }
@@ -321,5 +339,30 @@ pub fn weight_bits(stage: &Stage, point: Point) -> u8 {
         8
     } else {
         point.weight_bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relu6_ends_at_the_code_of_six() {
+        let quant = |scale, zero_point| {
+            OutputQuant::Codes(ActQuant {
+                scale,
+                zero_point,
+                bits: 8,
+            })
+        };
+        let relu6 = Some(Activation::Relu6);
+        assert_eq!(quant(0.1, 0).clip(relu6), Clip { lo: 0, hi: 60 });
+        assert_eq!(quant(0.1, 20).clip(relu6), Clip { lo: 20, hi: 80 });
+        assert_eq!(quant(0.01, 0).clip(relu6), Clip { lo: 0, hi: 255 });
+        assert_eq!(quant(1e-12, 0).clip(relu6), Clip { lo: 0, hi: 255 });
+        assert_eq!(
+            quant(0.1, 7).clip(Some(Activation::Relu)),
+            Clip { lo: 7, hi: 255 }
+        );
     }
 }

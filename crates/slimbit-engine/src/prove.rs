@@ -264,24 +264,15 @@ impl Prover<'_> {
     /// A clip is the quantiser's range, narrowed by the activation and by nothing else.
     fn check_clip(&self, index: usize, clip: Clip) -> Result<(), EngineError> {
         let (stage, made) = self.parts(index);
-        let OutputQuant::Codes(quant) = made.output else {
-            return Ok(());
+        let ends = stage.activation.and_then(Activation::clamp_ends);
+        let [lo, hi] = ends.unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
+        let range = made.output.range();
+        let code = |end: f64| {
+            let code = end / f64::from(made.output.scale()) + f64::from(made.output.zero_point());
+            code.clamp(range.lo.into(), range.hi.into())
         };
-        let range = quant.clip();
-        let zero = i32::from(quant.zero_point);
-        let lo = if stage.activation.is_some() {
-            zero
-        } else {
-            range.lo
-        };
-        let hi = match stage.activation {
-            Some(Activation::Relu6) => {
-                let six = 6.0 / f64::from(quant.scale) + f64::from(zero);
-                six.min(range.hi.into())
-            }
-            _ => range.hi.into(),
-        };
-        if clip.lo == lo && is_rounding(hi, clip.hi) {
+        let [lo, hi] = [lo, hi].map(code);
+        if is_rounding(lo, clip.lo) && is_rounding(hi, clip.hi) {
             return Ok(());
         }
         let what = format!("clip [{}, {}], wanted [{lo}, {hi}]", clip.lo, clip.hi);

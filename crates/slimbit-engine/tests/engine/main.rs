@@ -8,6 +8,7 @@ mod equality;
 mod file;
 mod graphs;
 mod lowering;
+mod preprocessing;
 mod proof;
 mod reseal;
 mod threads;

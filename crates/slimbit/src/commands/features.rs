@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Once};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use slimbit_data::{DataError, Dataset, Parts, Preprocess, eval_images, printable, spread};
 use slimbit_engine::Model;
 use slimbit_graph::{Graph, Point, Width};
@@ -13,8 +13,7 @@ use super::forward;
 use crate::cli::HoldoutArgs;
 use crate::console::note;
 
-/// Metadata key under which a `.slim` file carries its evaluation transform, as JSON.
-pub(super) const PREPROCESS: &str = "preprocess";
+pub(super) use slimbit_engine::PREPROCESS;
 
 /// The output that is a network's feature vector.
 pub(super) const FEATURES: &str = "features";
@@ -128,12 +127,7 @@ pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64
 
 /// The evaluation transform that a model carries.
 pub(super) fn preprocess_of(model: &Model) -> Result<Preprocess> {
-    let Some(text) = model.metadata().get(PREPROCESS) else {
-        bail!("the file says nothing about preprocessing; write it with `slimbit export`");
-    };
-    let preprocess: Preprocess = serde_json::from_str(text).context("preprocessing in the file")?;
-    preprocess.validate()?;
-    Ok(preprocess)
+    Ok(Preprocess::from_model(model)?)
 }
 
 /// The points asked for, or all that the model holds.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use slimbit_data::Image;
+use slimbit_data::open_image;
 use slimbit_engine::{Model, Session};
 
 use super::Outcome;
@@ -22,7 +22,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
     let mut session = Session::new(Arc::clone(&model), point)?;
     let mut records = Vec::new();
     for path in &args.images {
-        let image = Image::open(path)?;
+        let image = open_image(path)?;
         let outputs = session
             .run(&preprocess.codes(&image))
             .with_context(|| path.display().to_string())?;
