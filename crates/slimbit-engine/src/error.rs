@@ -76,6 +76,16 @@ pub enum EngineError {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// A network that would take more than [`Model::with_memory_limit`](crate::Model::with_memory_limit)
+    /// allows; nothing was allocated for it.
+    MemoryLimit {
+        /// The point.
+        point: String,
+        /// Bytes that it needs at least.
+        needed: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
     /// An integer form that does not equal the real function that it stands for.
     Refuted {
         /// The point.
@@ -143,9 +153,25 @@ impl fmt::Display for EngineError {
                 f,
                 "{bytes} bytes for activations are more than there is; use a narrower point"
             ),
+            Self::MemoryLimit {
+                point,
+                needed,
+                limit,
+            } => write!(
+                f,
+                "running {point} takes at least {}, more than the {} allowed; allow more \
+                 (`--memory`), or run a smaller image or a narrower point",
+                mebibytes(*needed),
+                mebibytes(*limit)
+            ),
             Self::Refuted { point, at, what } => write!(f, "{point}, {at}: {what}"),
         }
     }
+}
+
+/// A number of bytes as people read it, never rounded down to nothing.
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 impl std::error::Error for EngineError {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use slimbit_graph::{Activation, Graph, Point, Stage};
 use slimbit_num::{
@@ -8,7 +8,7 @@ use slimbit_num::{
 };
 
 use crate::mmap::FileBytes;
-use crate::plan::PlanCache;
+use crate::plan::{PlanCache, least_bytes};
 use crate::{EngineError, Weights, format, validate};
 
 /// A network in integers, at every point for which it was exported: the contents of a `.slim` file.
@@ -26,6 +26,8 @@ pub struct Model {
     points: Vec<PointModel>,
     metadata: BTreeMap<String, String>,
     plans: PlanCache,
+    digest: OnceLock<String>,
+    memory_limit: Option<usize>,
 }
 
 /// How pixels become codes: the real value of pixel `p` in channel `c` is
@@ -212,6 +214,8 @@ impl Model {
         let stages = graph.stages()?;
         let model = Self {
             plans: PlanCache::default(),
+            digest: OnceLock::new(),
+            memory_limit: None,
             graph,
             stages,
             grid,
@@ -296,6 +300,50 @@ impl Model {
     /// Free text that travels with the file.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// What identifies the network: `blake3:` and the hash of graph, points, weights, integers and
+    /// preprocessing, as `docs/format.md` defines it. The author, the licence and other free text are
+    /// no part of it. A file says it, and was checked against it when it was read.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| format::digest(self))
+    }
+
+    pub(crate) fn keep_digest(&self, digest: String) {
+        self.digest.get_or_init(|| digest);
+    }
+
+    /// The same model, of which no session and no reference run may take more than this many bytes:
+    /// activations, packed weights and outputs together. Without a limit a file of a few hundred
+    /// bytes can ask for all the memory that there is.
+    #[must_use]
+    pub fn with_memory_limit(self, bytes: usize) -> Self {
+        Self {
+            memory_limit: Some(bytes),
+            ..self
+        }
+    }
+
+    /// Bytes that a session at a point takes at least: activations, outputs, and a byte for each weight.
+    /// Nothing of that size is allocated to find out.
+    ///
+    /// # Errors
+    /// [`EngineError::Point`]; [`EngineError::MemoryLimit`] where that is more than allowed;
+    /// [`EngineError::Memory`] where it is more than any machine has.
+    pub fn session_bytes(&self, point: Point) -> Result<usize, EngineError> {
+        least_bytes(self, self.point(point)?)
+    }
+
+    /// Whether a point may take this many bytes.
+    pub(crate) fn check_memory(&self, point: Point, needed: usize) -> Result<(), EngineError> {
+        match self.memory_limit {
+            Some(limit) if needed > limit => Err(EngineError::MemoryLimit {
+                point: point.to_string(),
+                needed,
+                limit,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// One point.

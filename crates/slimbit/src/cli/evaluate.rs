@@ -7,7 +7,7 @@ use slimbit_data::Holdout;
 use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
-use super::{GridArgs, above_zero, at_least_one};
+use super::{GridArgs, MemoryArgs, above_zero, at_least_one};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,9 @@ pub struct ProbeArgs {
     /// How `--kind linear` trains.
     #[command(flatten)]
     pub linear: LinearArgs,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -178,6 +181,9 @@ pub struct ReadinessArgs {
     /// Name the worst stages of every point, not only of those that are not green.
     #[arg(long)]
     pub all: bool,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

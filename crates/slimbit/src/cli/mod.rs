@@ -4,6 +4,7 @@ mod deployed;
 mod evaluate;
 mod manual;
 mod networks;
+mod shared;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +16,7 @@ pub use deployed::*;
 pub use evaluate::*;
 pub use manual::*;
 pub use networks::*;
+pub use shared::*;
 pub use train::*;
 
 /// The command line, as `clap` reads it.

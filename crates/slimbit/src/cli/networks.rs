@@ -8,7 +8,7 @@ use slimbit_graph::{Point, Width};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
 
-use super::at_least_one;
+use super::{CardArgs, at_least_one};
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
@@ -153,6 +153,9 @@ pub struct ExportArgs {
     /// What is particular to ONNX.
     #[command(flatten)]
     pub onnx: OnnxArgs,
+    /// What the file says about itself.
+    #[command(flatten)]
+    pub card: CardArgs,
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -247,9 +250,38 @@ pub struct QuantizeArgs {
     /// weights are rounded.
     #[arg(long, default_value_t = 2048, value_parser = at_least_one)]
     pub memory: usize,
+    /// What the file says about itself.
+    #[command(flatten)]
+    pub card: CardArgs,
     /// Print a summary as JSON, with the error of every layer.
     #[arg(long)]
     pub json: bool,
+}
+
+impl QuantizeArgs {
+    /// How a file was quantised, for the file itself: the settings that its integers depend on.
+    pub fn recorded(&self, images: usize) -> String {
+        let correction = self.correction.to_possible_value();
+        let correction = correction.map_or_else(String::new, |value| value.get_name().to_owned());
+        let mut text = format!(
+            "{images} calibration images, --observer {} --correction {correction} --reconstruct {}",
+            self.observer, self.reconstruct
+        );
+        for (given, flag) in [
+            (self.equalise, "--equalise"),
+            (self.no_compensate, "--no-compensate"),
+            (self.no_clip, "--no-clip"),
+            (self.renormalise, "--renormalise"),
+        ] {
+            if given {
+                text += &format!(" {flag}");
+            }
+        }
+        if self.headroom != 1.0 {
+            text += &format!(" --headroom {}", self.headroom);
+        }
+        text
+    }
 }
 
 fn parse_headroom(text: &str) -> Result<f32, String> {

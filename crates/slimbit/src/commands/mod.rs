@@ -3,6 +3,7 @@
 mod bench;
 #[cfg(feature = "images")]
 mod bundled;
+mod card;
 mod classify;
 mod compare;
 mod completions;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use slimbit_data::{Parts, Preprocess};
-use slimbit_engine::Model;
 use slimbit_graph::Width;
 use slimbit_interchange::Network;
 use slimbit_train::config::WidthsConfig;
@@ -13,7 +12,7 @@ use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 use super::Outcome;
 use super::classify::{self, Answers};
 use super::features::{
-    Images, engine_features, labelled, open_parts, open_test, points_of, preprocess_of,
+    Images, engine_features, labelled, open_model, open_parts, open_test, points_of, preprocess_of,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
@@ -194,7 +193,7 @@ fn float_row(args: &ProbeArgs) -> Result<Row> {
 
 /// The classifier of every point, on the integer engine.
 fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
@@ -358,7 +357,7 @@ fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
 /// A classifier trained or looked up on the features of every point, and of the float network at every
 /// width where there is one.
 fn feature_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
     let float = match &args.float {

@@ -39,6 +39,8 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
         format!("slimbit {}", env!("CARGO_PKG_VERSION")),
     )]);
     metadata.extend(network.metadata.clone());
+    metadata.insert("quantised".to_owned(), args.recorded(images));
+    metadata.extend(args.card.metadata());
     let settings = Settings {
         grid: args.grid,
         mean: preprocess.mean.clone(),

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::json;
 use slimbit_data::open_image;
-use slimbit_engine::{Model, Session};
+use slimbit_engine::Session;
 
 use super::Outcome;
-use super::features::{points_of, preprocess_of};
+use super::features::{open_model, points_of, preprocess_of};
 use crate::cli::RunArgs;
 use crate::console::{self, say};
 use crate::table::csv;
@@ -15,7 +15,7 @@ use crate::table::csv;
 const TOP: usize = 5;
 
 pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
     let point = points_of(&model, &wanted)?[0];

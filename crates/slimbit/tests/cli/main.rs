@@ -12,6 +12,7 @@ mod quantize;
 mod refusals;
 mod trained;
 mod training;
+mod verdicts;
 
 use command::succeeds;
 
