@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use crate::Image;
-use slimbit_engine::luma;
+use crate::image::luma;
 
 #[inline]
 fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {

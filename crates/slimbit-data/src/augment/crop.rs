@@ -2,7 +2,7 @@ use rand::Rng;
 
 use super::AugmentConfig;
 use crate::Image;
-use slimbit_engine::resample::Window;
+use crate::resample::Window;
 
 const TRIES: usize = 10;
 

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 pub use config::AugmentConfig;
 
 use crate::Image;
-use slimbit_engine::{Filter, resample};
+use crate::resample::{self, Filter};
 
 /// Makes one random view of an image, `size` = (height, width): random resized crop, colour jitter
 /// in random order, greyscale, Gaussian blur, horizontal flip.
@@ -27,7 +27,7 @@ use slimbit_engine::{Filter, resample};
 /// let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
 /// let view = augment(&photo, (32, 32), &AugmentConfig::cifar(), &mut rng);
 /// assert_eq!((view.channels, view.height, view.width), (3, 32, 32));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), slimbit_data::DataError>(())
 /// ```
 ///
 /// # Panics
