@@ -2,6 +2,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use slimbit_engine::SettingError;
+
 use crate::{Split, printable};
 
 /// Why images could not be had. Every message names the place and, where there is one, the remedy.
@@ -109,6 +111,13 @@ impl DataError {
             name,
             reason: reason.into(),
         }
+    }
+}
+
+impl From<SettingError> for DataError {
+    fn from(error: SettingError) -> Self {
+        let SettingError { name, reason } = error;
+        DataError::Setting { name, reason }
     }
 }
 

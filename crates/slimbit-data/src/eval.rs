@@ -68,7 +68,7 @@ pub fn eval_batches<'a>(
             "batch",
             "0 is not a batch size; choose at least 1",
         )),
-        _ => preprocess.validate(),
+        _ => preprocess.validate().map_err(DataError::from),
     };
     EvalBatches {
         dataset,

@@ -1,108 +1,31 @@
-use std::borrow::Cow;
 use std::path::Path;
+
+use slimbit_engine::Image;
 
 use crate::DataError;
 use crate::formats::picture;
 
-/// An 8-bit image in HWC order: `pixels[(y * width + x) * channels + c]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// `height * width * channels` values, channels interleaved.
-    pub pixels: Vec<u8>,
-}
-
-impl Image {
-    /// Wraps interleaved pixels.
-    ///
-    /// # Errors
-    /// [`DataError::Setting`] when `channels` is neither 1 nor 3, a side is zero, or the length
-    /// does not fit the shape.
-    pub fn new(
-        channels: usize,
-        height: usize,
-        width: usize,
-        pixels: Vec<u8>,
-    ) -> Result<Self, DataError> {
-        let expected = height
-            .checked_mul(width)
-            .and_then(|area| area.checked_mul(channels));
-        if !matches!(channels, 1 | 3) || height == 0 || width == 0 || expected != Some(pixels.len())
-        {
-            return Err(DataError::setting(
-                "image",
-                format!(
-                    "{height}x{width}x{channels} does not describe {} grey or RGB values",
-                    pixels.len()
-                ),
-            ));
-        }
-        Ok(Image {
-            channels,
-            height,
-            width,
-            pixels,
-        })
-    }
-
-    /// Decodes a picture file, told by its content.
-    ///
-    /// # Errors
-    /// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture or
-    /// damaged.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        picture::decode(path.as_ref())
-    }
-
-    /// The image with 1 or 3 channels: RGB to grey by the ITU-R 601-2 luma weights as Pillow rounds
-    /// them, grey to RGB by repetition.
-    pub fn with_channels(&self, channels: usize) -> Cow<'_, Image> {
-        let pixels = match (self.channels, channels) {
-            (3, 1) => self.pixels.chunks_exact(3).map(luma).collect(),
-            (1, 3) => self.pixels.iter().flat_map(|&grey| [grey; 3]).collect(),
-            _ => return Cow::Borrowed(self),
-        };
-        Cow::Owned(Image {
-            channels,
-            height: self.height,
-            width: self.width,
-            pixels,
-        })
-    }
-
-    pub(crate) fn flip_horizontal(&mut self) {
-        let channels = self.channels;
-        for row in self.pixels.chunks_exact_mut(self.width * channels) {
-            match channels {
-                1 => row.reverse(),
-                _ => row.as_chunks_mut::<3>().0.reverse(),
-            }
-        }
-    }
-}
-
-/// `0.299 R + 0.587 G + 0.114 B` in units of 2^-16, rounded half up.
-#[inline]
-pub(crate) fn luma(rgb: &[u8]) -> u8 {
-    ((19_595 * u32::from(rgb[0]) + 38_470 * u32::from(rgb[1]) + 7_471 * u32::from(rgb[2]) + 0x8000)
-        >> 16) as u8
+/// Decodes a picture file, told by its content.
+///
+/// # Errors
+/// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture or
+/// damaged.
+pub fn open_image(path: impl AsRef<Path>) -> Result<Image, DataError> {
+    picture::decode(path.as_ref())
 }
 
 /// An image of `testdata/pillow`, which Pillow made.
 #[cfg(test)]
 pub(crate) fn from_pillow(name: &str) -> Image {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pillow");
-    crate::formats::picture::decode(&folder.join(format!("{name}.png"))).unwrap()
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/pillow");
+    open_image(folder.join(format!("{name}.png"))).unwrap()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slimbit_engine::resample::{Window, resize, resize_then_crop};
+    use slimbit_engine::{Filter, Preprocess};
 
     #[test]
     fn grey_equals_pillow() {
@@ -113,42 +36,40 @@ mod tests {
     }
 
     #[test]
-    fn shape_must_describe_the_pixels() {
-        assert!(Image::new(3, 2, 2, vec![0; 12]).is_ok());
-        for (channels, height, width, len) in [
-            (2, 1, 1, 2),
-            (1, 0, 4, 0),
-            (3, 2, 2, 11),
-            (1, usize::MAX, 2, 0),
-        ] {
-            let error = Image::new(channels, height, width, vec![0; len])
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(&format!("{height}x{width}x{channels}")),
-                "{error}"
-            );
+    fn resizing_equals_pillow() {
+        let input = from_pillow("input");
+        for (kernel, filter) in [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic)] {
+            for (width, height) in [(32, 32), (7, 5), (60, 80), (45, 11)] {
+                for (prefix, image) in [("", &input), ("grey-", input.with_channels(1).as_ref())] {
+                    let resized = resize(image, Window::whole(image), height, width, filter);
+                    let name = format!("{prefix}{kernel}-{width}x{height}");
+                    assert!(resized == from_pillow(&name), "{name}");
+                }
+            }
         }
     }
 
     #[test]
-    fn luma_keeps_grey_and_weighs_primaries() {
-        for grey in 0..=255 {
-            assert_eq!(luma(&[grey; 3]), grey);
-        }
+    fn cropping_before_or_after_the_passes_is_the_same() {
+        let input = from_pillow("input");
+        let kept = Window {
+            top: 3,
+            left: 11,
+            height: 20,
+            width: 30,
+        };
+        let whole = resize(&input, Window::whole(&input), 29, 61, Filter::Bicubic);
+        let expected = resize(&whole, kept, kept.height, kept.width, Filter::Bicubic);
         assert_eq!(
-            [luma(&[255, 0, 0]), luma(&[0, 255, 0]), luma(&[0, 0, 255])],
-            [76, 150, 29]
+            resize_then_crop(&input, (29, 61), kept, Filter::Bicubic),
+            expected
         );
     }
 
     #[test]
-    fn flip_reverses_pixels_not_channels() {
-        let mut rgb = Image::new(3, 1, 2, vec![1, 2, 3, 4, 5, 6]).unwrap();
-        rgb.flip_horizontal();
-        assert_eq!(rgb.pixels, [4, 5, 6, 1, 2, 3]);
-        let mut grey = Image::new(1, 2, 2, vec![1, 2, 3, 4]).unwrap();
-        grey.flip_horizontal();
-        assert_eq!(grey.pixels, [2, 1, 4, 3]);
+    fn preprocessing_survives_toml() {
+        let preprocess = Preprocess::imagenet();
+        let text = toml::to_string(&preprocess).unwrap();
+        assert_eq!(toml::from_str::<Preprocess>(&text).unwrap(), preprocess);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::prefetch::{Prefetch, Producer};
-use crate::preprocess::Normaliser;
 use crate::seed::{epoch_order, view_rng};
 use crate::{AugmentConfig, DataError, Dataset, Image, Preprocess, augment};
+use slimbit_engine::Normaliser;
 
 /// How a [`Loader`] cuts an epoch into batches and who makes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use slimbit_graph::GraphError;
 use slimbit_kernels::KernelError;
 
+use crate::SettingError;
+
 /// What can go wrong between a file and its outputs.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -58,6 +60,8 @@ pub enum EngineError {
         /// Bytes given.
         found: usize,
     },
+    /// A size, a channel count or a normalisation that cannot be used.
+    Setting(SettingError),
     /// An instruction set that this processor does not have.
     Isa(KernelError),
     /// Threads that the operating system refused to start.
@@ -71,6 +75,16 @@ pub enum EngineError {
     Memory {
         /// Bytes asked for.
         bytes: usize,
+    },
+    /// A network that would take more than [`Model::with_memory_limit`](crate::Model::with_memory_limit)
+    /// allows; nothing was allocated for it.
+    MemoryLimit {
+        /// The point.
+        point: String,
+        /// Bytes that it needs at least.
+        needed: usize,
+        /// Bytes that are allowed.
+        limit: usize,
     },
     /// An integer form that does not equal the real function that it stands for.
     Refuted {
@@ -130,6 +144,7 @@ impl fmt::Display for EngineError {
                 f,
                 "an image of {found} bytes; this model takes {wanted} (rows · columns · channels)"
             ),
+            Self::Setting(error) => error.fmt(f),
             Self::Isa(error) => write!(f, "{error}; leave SLIMBIT_ISA unset to use the best"),
             Self::Threads { threads, source } => {
                 write!(f, "{threads} threads: {source}; ask for fewer")
@@ -138,9 +153,25 @@ impl fmt::Display for EngineError {
                 f,
                 "{bytes} bytes for activations are more than there is; use a narrower point"
             ),
+            Self::MemoryLimit {
+                point,
+                needed,
+                limit,
+            } => write!(
+                f,
+                "running {point} takes at least {}, more than the {} allowed; allow more \
+                 (`--memory`), or run a smaller image or a narrower point",
+                mebibytes(*needed),
+                mebibytes(*limit)
+            ),
             Self::Refuted { point, at, what } => write!(f, "{point}, {at}: {what}"),
         }
     }
+}
+
+/// A number of bytes as people read it, never rounded down to nothing.
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 impl std::error::Error for EngineError {
@@ -148,6 +179,7 @@ impl std::error::Error for EngineError {
         match self {
             Self::Io { source, .. } | Self::Threads { source, .. } => Some(source),
             Self::Graph(error) => Some(error),
+            Self::Setting(error) => Some(error),
             Self::Isa(error) => Some(error),
             _ => None,
         }
@@ -157,5 +189,11 @@ impl std::error::Error for EngineError {
 impl From<GraphError> for EngineError {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
+    }
+}
+
+impl From<SettingError> for EngineError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
     }
 }

@@ -4,13 +4,15 @@
 //! [`read`] go from a model to bytes and back.
 
 mod columns;
+mod digest;
 mod encode;
 mod nibbles;
 mod read;
+mod unique;
 
 use std::path::Path;
 
-pub(crate) use encode::encode;
+pub(crate) use encode::{digest, encode};
 pub(crate) use read::read;
 
 use crate::{EngineError, Model, replace_file};
@@ -21,9 +23,13 @@ pub(crate) const VERSION: &str = "1";
 /// What the `format` key says.
 const FORMAT: &str = "slimbit";
 
+/// The key of the digest, which files from before it lack.
+const DIGEST: &str = "digest";
+
 /// Keys of `__metadata__` that belong to the format; all others are the writer's free text.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 8] = [
     "checksum",
+    DIGEST,
     "format",
     "format_version",
     "graph",

@@ -1,14 +1,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use slimbit_graph::{ClassNames, Graph, Point, Stage};
+use slimbit_graph::{Activation, Graph, Point, Stage};
 use slimbit_num::{
     ActQuant, AddAffine, AddRequant, Affine, Clip, Interval, Requant, SolveError, Table, WeightGrid,
 };
 
 use crate::mmap::FileBytes;
-use crate::plan::PlanCache;
+use crate::plan::{PlanCache, least_bytes};
 use crate::{EngineError, Weights, format, validate};
 
 /// A network in integers, at every point for which it was exported: the contents of a `.slim` file.
@@ -26,6 +26,8 @@ pub struct Model {
     points: Vec<PointModel>,
     metadata: BTreeMap<String, String>,
     plans: PlanCache,
+    digest: OnceLock<String>,
+    memory_limit: Option<usize>,
 }
 
 /// How pixels become codes: the real value of pixel `p` in channel `c` is
@@ -88,6 +90,24 @@ impl OutputQuant {
         match self {
             Self::Codes(quant) => quant.zero_point.into(),
             Self::Wide { zero_point, .. } => zero_point,
+        }
+    }
+
+    /// Every integer that a rescaling may give.
+    pub fn range(self) -> Clip {
+        match self {
+            Self::Codes(quant) => quant.clip(),
+            Self::Wide { .. } => Clip::signed(16),
+        }
+    }
+
+    /// The range, narrowed to what the activation lets through where it is a clamp.
+    pub fn clip(self, activation: Option<Activation>) -> Clip {
+        match activation.and_then(Activation::clamp_ends) {
+            Some([lo, hi]) => self
+                .range()
+                .between(lo, hi, self.scale(), self.zero_point()),
+            None => self.range(),
         }
     }
 }
@@ -194,6 +214,8 @@ impl Model {
         let stages = graph.stages()?;
         let model = Self {
             plans: PlanCache::default(),
+            digest: OnceLock::new(),
+            memory_limit: None,
             graph,
             stages,
             grid,
@@ -280,12 +302,48 @@ impl Model {
         &self.metadata
     }
 
-    /// The names of the classifier's classes, in the order of the logits; nothing where the file has none.
+    /// What identifies the network: `blake3:` and the hash of graph, points, weights, integers and
+    /// preprocessing, as `docs/format.md` defines it. The author, the licence and other free text are
+    /// no part of it. A file says it, and was checked against it when it was read.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| format::digest(self))
+    }
+
+    pub(crate) fn keep_digest(&self, digest: String) {
+        self.digest.get_or_init(|| digest);
+    }
+
+    /// The same model, of which no session and no reference run may take more than this many bytes:
+    /// activations, packed weights and outputs together. Without a limit a file of a few hundred
+    /// bytes can ask for all the memory that there is.
+    #[must_use]
+    pub fn with_memory_limit(self, bytes: usize) -> Self {
+        Self {
+            memory_limit: Some(bytes),
+            ..self
+        }
+    }
+
+    /// Bytes that a session at a point takes at least: activations, outputs, and a byte for each weight.
+    /// Nothing of that size is allocated to find out.
     ///
     /// # Errors
-    /// [`EngineError::Graph`] where the metadata's list cannot be read or is not as long as the logits.
-    pub fn classes(&self) -> Result<Option<ClassNames>, EngineError> {
-        Ok(ClassNames::of_metadata(&self.metadata, &self.graph)?)
+    /// [`EngineError::Point`]; [`EngineError::MemoryLimit`] where that is more than allowed;
+    /// [`EngineError::Memory`] where it is more than any machine has.
+    pub fn session_bytes(&self, point: Point) -> Result<usize, EngineError> {
+        least_bytes(self, self.point(point)?)
+    }
+
+    /// Whether a point may take this many bytes.
+    pub(crate) fn check_memory(&self, point: Point, needed: usize) -> Result<(), EngineError> {
+        match self.memory_limit {
+            Some(limit) if needed > limit => Err(EngineError::MemoryLimit {
+                point: point.to_string(),
+                needed,
+                limit,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// One point.
@@ -329,5 +387,30 @@ pub fn weight_bits(stage: &Stage, point: Point) -> u8 {
         8
     } else {
         point.weight_bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relu6_ends_at_the_code_of_six() {
+        let quant = |scale, zero_point| {
+            OutputQuant::Codes(ActQuant {
+                scale,
+                zero_point,
+                bits: 8,
+            })
+        };
+        let relu6 = Some(Activation::Relu6);
+        assert_eq!(quant(0.1, 0).clip(relu6), Clip { lo: 0, hi: 60 });
+        assert_eq!(quant(0.1, 20).clip(relu6), Clip { lo: 20, hi: 80 });
+        assert_eq!(quant(0.01, 0).clip(relu6), Clip { lo: 0, hi: 255 });
+        assert_eq!(quant(1e-12, 0).clip(relu6), Clip { lo: 0, hi: 255 });
+        assert_eq!(
+            quant(0.1, 7).clip(Some(Activation::Relu)),
+            Clip { lo: 7, hi: 255 }
+        );
     }
 }

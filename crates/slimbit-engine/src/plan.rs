@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use slimbit_graph::Point;
 use slimbit_kernels::{Isa, Kernels};
 
+pub(crate) use build::least_bytes;
 pub(crate) use step::{Memory, Step};
 pub(crate) use tensor::Tensor;
 
@@ -95,6 +96,15 @@ impl Plan {
     /// Bytes of packed weights, rescaling constants and tables, which sessions share.
     pub fn packed_bytes(&self) -> usize {
         self.stages.iter().map(StagePlan::packed_bytes).sum()
+    }
+
+    /// Bytes of one session that runs one image at a time: activations, outputs, and the packed weights
+    /// that it may share.
+    pub fn session_bytes(&self) -> usize {
+        let outputs = self.wide_len.saturating_mul(size_of::<i32>());
+        self.arena_bytes
+            .saturating_add(outputs)
+            .saturating_add(self.packed_bytes())
     }
 
     /// Multiply-accumulates of one image.

@@ -2,120 +2,37 @@
 //! alone.
 #![forbid(unsafe_code)]
 
+mod report;
+
 use std::fmt;
 
-use slimbit_graph::{Activation, Point, Stage, StageKind};
-use slimbit_num::{ActQuant, Clip, Interval, Table, prove as prove_requant, prove_add};
+use slimbit_graph::{Activation, Stage, StageKind};
+use slimbit_num::{ActQuant, Clip, Interval, SignedSums, Table, prove as prove_requant, prove_add};
+
+pub use report::{PointProof, ProofReport, StageProof};
 
 use crate::layout::{Convolution, Layout, layouts, window};
+use crate::model::weight_bits;
 use crate::validate::{code_range, kernel_weights};
 use crate::{
-    AddTruth, Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PointModel, StageModel,
+    AddTruth, Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PREPROCESS, PointModel,
+    Preprocess, StageModel,
 };
-
-/// What was proven, point by point.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProofReport {
-    /// One entry per point of the model.
-    pub points: Vec<PointProof>,
-}
-
-/// What was proven of one point.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PointProof {
-    /// The point.
-    pub point: Point,
-    /// One entry per stage.
-    pub stages: Vec<StageProof>,
-}
-
-/// What was proven of one stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageProof {
-    /// The stage.
-    pub name: String,
-    /// What it executes, in a formula.
-    pub arithmetic: &'static str,
-    /// Rescalings proven equal to their real map on every value that their accumulator can take.
-    pub channels: usize,
-    /// Every value that an accumulator of the stage can take, from the weights of this point.
-    pub accumulator: Option<Interval>,
-    /// Bits of the largest multiplier, its sign not counted.
-    pub multiplier_bits: u32,
-    /// The smallest and the largest shift.
-    pub shifts: Option<(u8, u8)>,
-    /// Tables equal, entry by entry, to the real function between their quantisers.
-    pub tables: usize,
-    /// Operations on floats between the operands and the output: none, because no variant of
-    /// [`Arithmetic`] has one. The match that fills in `arithmetic` names all of them.
-    pub float_operations: usize,
-}
-
-impl ProofReport {
-    /// Rescalings proven, over all points and stages.
-    pub fn channels(&self) -> usize {
-        self.stages().map(|stage| stage.channels).sum()
-    }
-
-    /// Operations on floats, over all points and stages.
-    pub fn float_operations(&self) -> usize {
-        self.stages().map(|stage| stage.float_operations).sum()
-    }
-
-    fn stages(&self) -> impl Iterator<Item = &StageProof> {
-        self.points.iter().flat_map(|point| &point.stages)
-    }
-}
-
-impl fmt::Display for ProofReport {
-    /// A line per stage.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for point in &self.points {
-            writeln!(f, "{}", point.point)?;
-            for stage in &point.stages {
-                writeln!(f, "  {stage}")?;
-            }
-        }
-        write!(
-            f,
-            "{} rescalings proven, {} float operations",
-            self.channels(),
-            self.float_operations()
-        )
-    }
-}
-
-impl fmt::Display for StageProof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<24} {:<34}", self.name, self.arithmetic)?;
-        if let Some(Interval { lo, hi }) = self.accumulator {
-            write!(f, " acc [{lo}, {hi}]")?;
-        }
-        if let Some((least, most)) = self.shifts {
-            write!(f, " m {} bits, k {least}..={most}", self.multiplier_bits)?;
-        }
-        if self.channels > 0 {
-            write!(f, ", {} proven", self.channels)?;
-        }
-        if self.tables > 0 {
-            write!(f, " {} tables equal", self.tables)?;
-        }
-        Ok(())
-    }
-}
 
 /// Proves every rescaling, sum, pool and table of every point.
 ///
-/// Accumulator intervals are computed again from the weights of the point and must lie within the
-/// stored ones; each integer form is then compared with its real map over the whole interval (for
-/// sums, over all pairs of codes); tables and clips are compared with the quantisers on both sides.
-/// What a file cannot show is that the real maps are those of the trained network: the batch-norm
-/// parameters are not in it.
+/// Accumulator intervals are computed again from the weights and codes of the point's bits and must
+/// *equal* the stored ones; each integer form is then compared with its real map over the whole
+/// interval (for sums, over all pairs of codes); tables and clips are compared with the quantisers on
+/// both sides, the input's tables with its mean and deviation, and these with the preprocessing that
+/// the file carries. `docs/numerics.md` lists what a file cannot show: that its real maps and its
+/// network are those that were trained. [`Model::digest`] pins them.
 ///
 /// # Errors
 /// [`EngineError::Refuted`] with the first counterexample, or [`EngineError::Invalid`] for an
 /// accumulator that can leave its interval.
 pub fn prove(model: &Model) -> Result<ProofReport, EngineError> {
+    check_preprocessing(model)?;
     let points = model.points().iter().map(|made| {
         let layouts = layouts(model.graph(), model.stages(), made.point.width)?;
         let prover = Prover {
@@ -132,6 +49,29 @@ pub fn prove(model: &Model) -> Result<ProofReport, EngineError> {
     Ok(ProofReport {
         points: points.collect::<Result<_, EngineError>>()?,
     })
+}
+
+/// The preprocessing that a file carries is that of its input.
+fn check_preprocessing(model: &Model) -> Result<(), EngineError> {
+    if !model.metadata().contains_key(PREPROCESS) {
+        return Ok(());
+    }
+    let differs = |what: String| {
+        let at = format!("metadata `{PREPROCESS}`");
+        Err(EngineError::invalid(at, what))
+    };
+    let Preprocess { mean, std, .. } = match Preprocess::from_model(model) {
+        Ok(preprocess) => preprocess,
+        Err(error) => return differs(error.to_string()),
+    };
+    let input = model.input();
+    if (&mean, &std) == (&input.mean, &input.std) {
+        return Ok(());
+    }
+    differs(format!(
+        "mean {mean:?} and deviation {std:?}, but the input's codes are those of {:?} and {:?}",
+        input.mean, input.std
+    ))
 }
 
 struct Prover<'a> {
@@ -238,10 +178,85 @@ impl Prover<'_> {
         let input = self.layouts[stage.inputs[0]];
         let conv = Convolution::of(self.model.graph(), stage, input, self.layouts[index])
             .expect("checked: only convolutions and linear stages rescale channels");
-        kernel_weights(self.model, self.made, index, conv.weights)?;
+        let weights = kernel_weights(self.model, self.made, index, conv.weights)?;
+        self.intervals(index, channels, &weights.sums)?;
+        self.gains(index, channels)?;
         self.check_clip(index, clip)?;
         let mut rows = channels.iter().enumerate();
         rows.try_for_each(|(o, channel)| self.requant(index, o, channel, clip))
+    }
+
+    /// The stored intervals are those of the point's own integers: over every code of the operand's
+    /// quantiser, or over those that its producer lets through. A point that was renamed to other bits
+    /// reaches others.
+    fn intervals(
+        &self,
+        index: usize,
+        channels: &[ChannelRequant],
+        sums: &[SignedSums],
+    ) -> Result<(), EngineError> {
+        let (stage, _) = self.parts(index);
+        let operand = stage.inputs[0];
+        let quant = self.quant(operand);
+        let reached = |sums: &SignedSums, codes: Clip| sums.interval(codes, quant.zero_point).ok();
+        let other = |codes: Clip| {
+            let mut pairs = sums.iter().zip(channels);
+            pairs.position(|(sums, channel)| reached(sums, codes) != Some(channel.acc))
+        };
+        let Some(channel) = other(quant.clip()) else {
+            return Ok(());
+        };
+        if other(self.range(operand)).is_none() {
+            return Ok(());
+        }
+        let Interval { lo, hi } = channels[channel].acc;
+        let wanted = reached(&sums[channel], quant.clip()).unwrap_or(Interval::I32);
+        let what = format!(
+            "accumulators in [{lo}, {hi}], but weights of {} bits and codes of {} bits reach \
+             [{}, {}]: the file was made for other bits, or its weights were changed",
+            weight_bits(stage, self.made.point),
+            quant.bits,
+            wanted.lo,
+            wanted.hi
+        );
+        self.refuted(format!("stage `{}`, channel {channel}", stage.name), what)
+    }
+
+    /// A channel whose magnitude is zero has no weights; and without a batch-norm the slope is that of
+    /// the scales, but for the slope by which post-training quantisation may correct a channel.
+    fn gains(&self, index: usize, channels: &[ChannelRequant]) -> Result<(), EngineError> {
+        const CORRECTION: std::ops::RangeInclusive<f64> = 0.5 - 1e-5..=2.0 + 1e-5;
+        let (stage, made) = self.parts(index);
+        let weights = &self.model.weights()[&stage.name];
+        let bits = weight_bits(stage, self.made.point);
+        let stored = weights.codes.of_bits(bits);
+        let taps = weights.shape[1..].iter().product::<usize>();
+        let at = |channel: usize| format!("stage `{}`, channel {channel}", stage.name);
+        let plain = matches!(
+            stage.kind,
+            StageKind::Conv { norm: None, .. } | StageKind::Linear { norm: None, .. }
+        );
+        let input = f64::from(self.quant(stage.inputs[0]).scale);
+        for (channel, row) in channels.iter().enumerate() {
+            if stored.max_abs[channel] == 0.0 {
+                let codes = &stored.codes[channel * taps..][..taps];
+                if let Some(code) = codes.iter().find(|code| **code != 0) {
+                    return self.refuted(at(channel), format!("magnitude 0, but code {code}"));
+                }
+                continue;
+            }
+            let unit = f64::from(weights.scale(self.model.grid(), bits, channel)) * input;
+            let gain = f64::from(row.a) * f64::from(made.output.scale()) / unit;
+            if plain && !CORRECTION.contains(&gain) {
+                let what = format!(
+                    "the slope {} is {gain} times that of the scales of weights, input and output, \
+                     and there is no batch-norm",
+                    row.a
+                );
+                return self.refuted(at(channel), what);
+            }
+        }
+        Ok(())
     }
 
     fn requant(
@@ -264,24 +279,15 @@ impl Prover<'_> {
     /// A clip is the quantiser's range, narrowed by the activation and by nothing else.
     fn check_clip(&self, index: usize, clip: Clip) -> Result<(), EngineError> {
         let (stage, made) = self.parts(index);
-        let OutputQuant::Codes(quant) = made.output else {
-            return Ok(());
+        let ends = stage.activation.and_then(Activation::clamp_ends);
+        let [lo, hi] = ends.unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
+        let range = made.output.range();
+        let code = |end: f64| {
+            let code = end / f64::from(made.output.scale()) + f64::from(made.output.zero_point());
+            code.clamp(range.lo.into(), range.hi.into())
         };
-        let range = quant.clip();
-        let zero = i32::from(quant.zero_point);
-        let lo = if stage.activation.is_some() {
-            zero
-        } else {
-            range.lo
-        };
-        let hi = match stage.activation {
-            Some(Activation::Relu6) => {
-                let six = 6.0 / f64::from(quant.scale) + f64::from(zero);
-                six.min(range.hi.into())
-            }
-            _ => range.hi.into(),
-        };
-        if clip.lo == lo && is_rounding(hi, clip.hi) {
+        let [lo, hi] = [lo, hi].map(code);
+        if is_rounding(lo, clip.lo) && is_rounding(hi, clip.hi) {
             return Ok(());
         }
         let what = format!("clip [{}, {}], wanted [{lo}, {hi}]", clip.lo, clip.hi);
@@ -312,7 +318,25 @@ impl Prover<'_> {
         let [x, y] = [stage.inputs[0], index].map(|i| self.quant(i));
         let pool = window(self.model.graph(), stage, self.layouts[stage.inputs[0]])
             .expect("checked: only pooling stages have windows");
-        let count = (pool.kernel[0] * pool.kernel[1]) as f64;
+        let count = pool.kernel[0] * pool.kernel[1];
+        let sums = |codes: Clip| Interval {
+            lo: i64::from(codes.lo) * count as i64,
+            hi: i64::from(codes.hi) * count as i64,
+        };
+        if ![x.clip(), self.range(stage.inputs[0])]
+            .map(sums)
+            .contains(&row.acc)
+        {
+            let what = format!(
+                "sums in [{}, {}], but {count} codes of {} bits reach {:?}",
+                row.acc.lo,
+                row.acc.hi,
+                x.bits,
+                sums(x.clip())
+            );
+            return self.refuted(&stage.name, what);
+        }
+        let count = count as f64;
         let slope = f64::from(x.scale) / (f64::from(y.scale) * count);
         let constant = f64::from(y.zero_point) - slope * count * f64::from(x.zero_point);
         if is_close(row.a.into(), slope, 0.0) && is_close(row.b, constant, 1e-3) {
@@ -377,24 +401,6 @@ impl Prover<'_> {
             }
         }
         Ok(input.tables.len())
-    }
-}
-
-impl StageProof {
-    fn rescale(&mut self, rows: &[ChannelRequant]) {
-        self.channels = rows.len();
-        self.accumulator = Some(Interval {
-            lo: rows.iter().map(|row| row.acc.lo).min().unwrap_or(0),
-            hi: rows.iter().map(|row| row.acc.hi).max().unwrap_or(0),
-        });
-        let largest = rows
-            .iter()
-            .map(|row| row.requant.m.unsigned_abs())
-            .max()
-            .unwrap_or(0);
-        self.multiplier_bits = u32::BITS - largest.leading_zeros();
-        let shifts = || rows.iter().map(|row| row.requant.k);
-        self.shifts = shifts().min().zip(shifts().max());
     }
 }
 

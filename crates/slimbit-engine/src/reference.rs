@@ -8,6 +8,7 @@ use slimbit_graph::{Point, Stage, StageKind};
 use slimbit_num::{AddRequant, Clip, Table};
 
 use crate::layout::{Convolution, Layout, layouts, shortcut_stride, window};
+use crate::trace::trace_bytes;
 use crate::validate::kernel_weights;
 use crate::{
     Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PointModel, StageTrace, Trace,
@@ -16,8 +17,8 @@ use crate::{
 /// Runs one image, `pixels` in HWC order, and gives every stage's integers.
 ///
 /// # Errors
-/// [`EngineError::Point`], [`EngineError::InputLength`], or [`EngineError::Invalid`] for weights
-/// that could overflow the intervals stored with them.
+/// [`EngineError::Point`], [`EngineError::InputLength`], [`EngineError::MemoryLimit`], or
+/// [`EngineError::Invalid`] for weights that could overflow the intervals stored with them.
 pub fn run(model: &Model, point: Point, pixels: &[u8]) -> Result<Trace, EngineError> {
     let made = model.point(point)?;
     let reference = Reference {
@@ -32,6 +33,8 @@ pub fn run(model: &Model, point: Point, pixels: &[u8]) -> Result<Trace, EngineEr
             found: pixels.len(),
         });
     }
+    // Every stage's integers are kept, and nothing else is as large.
+    model.check_memory(point, trace_bytes(reference.layouts.iter().copied()))?;
     let mut tensors: Vec<Tensor> = Vec::with_capacity(model.stages().len());
     for index in 0..model.stages().len() {
         let tensor = reference.stage(index, &tensors, pixels)?;

@@ -7,6 +7,7 @@ use slimbit_kernels::{Isa, Kernels, Team, Threaded};
 use crate::arena::Arena;
 use crate::batch::{Batch, Split};
 use crate::plan::{Memory, Place, Plan, StagePlan, Tensor};
+use crate::trace::trace_bytes;
 use crate::{EngineError, Model, Outputs, StageTrace, Trace};
 
 /// A model at one point, with memory and threads of its own: what images are run on.
@@ -32,8 +33,8 @@ impl Session {
     /// names.
     ///
     /// # Errors
-    /// [`EngineError::Point`], [`EngineError::Isa`], [`EngineError::Memory`], or
-    /// [`EngineError::Invalid`] for weights that could overflow the intervals stored with them.
+    /// [`EngineError::Point`], [`EngineError::Isa`], [`EngineError::Memory`],
+    /// [`EngineError::MemoryLimit`], or [`EngineError::Invalid`] for weights that could overflow the intervals stored with them.
     pub fn new(model: Arc<Model>, point: Point) -> Result<Self, EngineError> {
         let kernels = Kernels::best().map_err(EngineError::Isa)?;
         Self::with_kernels(model, point, kernels)
@@ -71,6 +72,7 @@ impl Session {
         let plan = model.plans().get(&model, index, kernels)?;
         let mut plans = vec![None; model.points().len()];
         plans[index] = Some(plan.clone());
+        model.check_memory(point, plan.session_bytes())?;
         let mut slot = Slot::default();
         slot.prepare(index, &plan)?;
         Ok(Self {
@@ -108,7 +110,14 @@ impl Session {
         let index = self.model.point_index(point)?;
         let plan = match &self.plans[index] {
             Some(plan) => plan.clone(),
-            None => self.model.plans().get(&self.model, index, self.kernels)?,
+            None => {
+                let plan = self.model.plans().get(&self.model, index, self.kernels)?;
+                let held = self.plans.iter().flatten();
+                let held = held.fold(0, |sum, plan| plan.packed_bytes().saturating_add(sum));
+                let needed = plan.session_bytes().saturating_add(held);
+                self.model.check_memory(point, needed)?;
+                plan
+            }
         };
         self.slots[0].prepare(index, &plan)?;
         self.plans[index] = Some(plan.clone());
@@ -162,7 +171,7 @@ impl Session {
     ///
     /// # Errors
     /// [`EngineError::InputLength`] for anything but a whole number of images, at least one;
-    /// [`EngineError::Memory`].
+    /// [`EngineError::Memory`]; [`EngineError::MemoryLimit`].
     pub fn run_batch(&mut self, pixels: &[u8]) -> Result<Batch<'_>, EngineError> {
         let plan = &*self.plan;
         let images = pixels.len() / plan.input_len;
@@ -173,12 +182,20 @@ impl Session {
             });
         }
         let split = Split::of(images, self.team.threads());
+        if split.slots > self.slots.len() || !self.slots[0].holds(split.most_per_slot(), plan) {
+            let each = plan.arena_bytes.saturating_mul(split.slots);
+            let outputs = size_of::<i32>().saturating_mul(plan.wide_len);
+            let needed = each
+                .saturating_add(outputs.saturating_mul(split.slots * split.most_per_slot()))
+                .saturating_add(plan.packed_bytes());
+            self.model.check_memory(plan.point, needed)?;
+        }
         if self.slots.len() < split.slots {
             self.slots.resize_with(split.slots, Slot::default);
         }
         for slot in &mut self.slots[..split.slots] {
             slot.prepare(self.index, plan)?;
-            slot.hold(split.most_per_slot(), plan);
+            slot.hold(split.most_per_slot(), plan)?;
         }
         let image = |index: usize| &pixels[index * plan.input_len..][..plan.input_len];
         if split.each > 0 {
@@ -209,9 +226,12 @@ impl Session {
     /// Runs one image and keeps every stage's integers.
     ///
     /// # Errors
-    /// As [`Session::run`].
+    /// As [`Session::run`], and [`EngineError::MemoryLimit`].
     pub fn trace(&mut self, pixels: &[u8]) -> Result<Trace, EngineError> {
         let plan = self.plan.clone();
+        let kept = trace_bytes(plan.stages.iter().map(|stage| stage.layout));
+        let needed = plan.session_bytes().saturating_add(kept);
+        self.model.check_memory(plan.point, needed)?;
         let mut trace = Trace::default();
         self.execute(pixels, |stage, arena, wide| {
             let codes = match &stage.place {
@@ -289,7 +309,7 @@ impl Slot {
         if self.arena.len() < plan.arena_bytes {
             self.arena = Arena::new(plan.arena_bytes)?;
         }
-        self.hold(1, plan);
+        self.hold(1, plan)?;
         let unshared = |tensor: &&Tensor| !tensor.shared && tensor.has_border();
         for tensor in plan.tensors.iter().filter(unshared) {
             tensor.fill_border(&mut self.arena.bytes_mut()[tensor.range.clone()]);
@@ -298,12 +318,24 @@ impl Slot {
         Ok(())
     }
 
+    /// Whether there is room for the outputs of so many images.
+    fn holds(&self, images: usize, plan: &Plan) -> bool {
+        self.wide.len() >= images * plan.wide_len
+    }
+
     /// Makes room for the outputs of so many images.
-    fn hold(&mut self, images: usize, plan: &Plan) {
-        let needed = images * plan.wide_len;
-        if self.wide.len() < needed {
+    fn hold(&mut self, images: usize, plan: &Plan) -> Result<(), EngineError> {
+        if !self.holds(images, plan) {
+            let needed = images * plan.wide_len;
+            let more = needed - self.wide.len();
+            self.wide
+                .try_reserve(more)
+                .map_err(|_| EngineError::Memory {
+                    bytes: needed.saturating_mul(size_of::<i32>()),
+                })?;
             self.wide.resize(needed, 0);
         }
+        Ok(())
     }
 
     /// Runs all stages in order and calls `after` behind each; the outputs are the `turn`-th.

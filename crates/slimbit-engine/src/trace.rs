@@ -18,6 +18,12 @@ pub struct StageTrace {
     pub codes: Vec<i32>,
 }
 
+/// Bytes of the integers of a trace of these tensors.
+pub(crate) fn trace_bytes(layouts: impl Iterator<Item = Layout>) -> usize {
+    let bytes = layouts.map(|layout| layout.elements().saturating_mul(size_of::<i32>()));
+    bytes.fold(0, usize::saturating_add)
+}
+
 /// How far two traces are apart at one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {

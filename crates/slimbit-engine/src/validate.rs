@@ -20,9 +20,6 @@ const MAX_SHIFT: u8 = 62;
 /// Most codes that a 32-bit sum of a window takes, as `slimbit_kernels` limits it.
 const MAX_WINDOW: usize = 1 << 23;
 
-/// Codes of a wide linear output.
-const WIDE: Clip = Clip::signed(16);
-
 pub(crate) fn check(model: &Model) -> Result<(), EngineError> {
     if let Some(key) = model.metadata().keys().find(|key| format::is_reserved(key)) {
         let what = "is a key of the format itself; rename it";
@@ -355,10 +352,7 @@ impl<'a> PointCheck<'a> {
     }
 
     fn check_clip(&self, index: usize, clip: Clip) -> Result<(), EngineError> {
-        let range = match self.stage(index).1.output {
-            OutputQuant::Codes(quant) => quant.clip(),
-            OutputQuant::Wide { .. } => WIDE,
-        };
+        let range = self.stage(index).1.output.range();
         if clip.lo <= clip.hi && range.contains(clip.lo) && range.contains(clip.hi) {
             return Ok(());
         }

@@ -22,7 +22,6 @@
 
 pub mod backbones;
 mod builder;
-mod classes;
 mod cost;
 mod error;
 mod graph;
@@ -35,7 +34,6 @@ mod statistics;
 mod width;
 
 pub use builder::GraphBuilder;
-pub use classes::{ClassNames, LOGITS};
 pub use cost::Cost;
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeId};

@@ -18,15 +18,27 @@ impl Activation {
     /// The function in real numbers.
     pub fn apply(self, x: f64) -> f64 {
         match self {
-            Self::Relu => x.max(0.0),
-            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Relu | Self::Relu6 => {
+                let [lo, hi] = self.clamp_ends().expect("both are clamps");
+                x.clamp(lo, hi)
+            }
             Self::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         }
     }
 
-    /// Whether the function is a clamp, which the requantisation of its producer does for free.
+    /// The ends of a function that is a clamp, which the requantisation of its producer does for
+    /// free; nothing for any other.
+    pub fn clamp_ends(self) -> Option<[f64; 2]> {
+        match self {
+            Self::Relu => Some([0.0, f64::INFINITY]),
+            Self::Relu6 => Some([0.0, 6.0]),
+            Self::HardSwish => None,
+        }
+    }
+
+    /// Whether the function is a clamp.
     pub fn is_clamp(self) -> bool {
-        matches!(self, Self::Relu | Self::Relu6)
+        self.clamp_ends().is_some()
     }
 }
 

@@ -96,20 +96,11 @@ impl Stage {
 
     /// `observed`, narrowed to what the activation can give and widened to include zero.
     pub fn quantiser_range(&self, observed: Range) -> Range {
-        let Range { min, max } = observed;
-        match self.activation {
-            Some(Activation::Relu) => Range {
-                min: 0.0,
-                max: max.max(0.0),
-            },
-            Some(Activation::Relu6) => Range {
-                min: 0.0,
-                max: max.clamp(0.0, 6.0),
-            },
-            _ => Range {
-                min: min.min(0.0),
-                max: max.max(0.0),
-            },
+        let ends = self.activation.and_then(Activation::clamp_ends);
+        let [lo, hi] = ends.unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
+        Range {
+            min: observed.min.max(lo as f32).min(0.0),
+            max: observed.max.min(hi as f32).max(0.0),
         }
     }
 }

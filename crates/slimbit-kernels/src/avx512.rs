@@ -51,7 +51,11 @@ unsafe fn probe(steps: u32) -> u64 {
     let mut acc = black_box([_mm512_set1_epi32(5); ACCUMULATORS]);
     let (codes, weights) = black_box((_mm512_set1_epi8(3), _mm512_set1_epi8(7)));
     for _ in 0..steps {
-        acc = acc.map(|acc| _mm512_dpbusd_epi32(acc, codes, weights));
+        // A plain loop: `map` would call a closure for each, through memory, because it is compiled
+        // without the level and the closure with it.
+        for acc in &mut acc {
+            *acc = _mm512_dpbusd_epi32(*acc, codes, weights);
+        }
     }
     black_box(acc);
     u64::from(steps) * (ACCUMULATORS * 64) as u64

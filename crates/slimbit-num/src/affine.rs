@@ -1,6 +1,7 @@
 //! The truth: an affine map with exact coefficients, a rounding rule and a clip range.
 
 use crate::int::Int;
+use crate::round::half_up;
 use crate::staircase::Staircase;
 use crate::{ActQuant, Rational, SolveError};
 
@@ -45,6 +46,24 @@ impl Clip {
     /// The nearest code in the range; the lower end wins if the range is empty.
     pub fn apply(self, value: i64) -> i32 {
         value.min(i64::from(self.hi)).max(i64::from(self.lo)) as i32
+    }
+
+    /// The codes of the range whose real values lie between `lo` and `hi`, where the code `q` stands for
+    /// `scale · (q − zero_point)`: how an activation that is a clamp narrows the codes of its output.
+    /// The ends are rounded half up, and may be infinite.
+    ///
+    /// ```
+    /// use slimbit_num::Clip;
+    /// let codes = Clip::unsigned(8);
+    /// assert_eq!(codes.between(0.0, 6.0, 0.1, 20), Clip { lo: 20, hi: 80 }); // ReLU6
+    /// assert_eq!(codes.between(0.0, f64::INFINITY, 0.1, 20), Clip { lo: 20, hi: 255 }); // ReLU
+    /// ```
+    pub fn between(self, lo: f64, hi: f64, scale: f32, zero_point: i32) -> Clip {
+        let code = |x: f64| half_up(x / f64::from(scale)).saturating_add(zero_point.into());
+        Clip {
+            lo: self.apply(code(lo)),
+            hi: self.apply(code(hi)),
+        }
     }
 
     /// Whether `code` lies in the range.

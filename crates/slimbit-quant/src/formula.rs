@@ -4,8 +4,7 @@
 //! are proven against; [`simulate`](crate::simulate) evaluates them unrounded.
 
 use slimbit_engine::OutputQuant;
-use slimbit_graph::{Activation, Graph, Op, Params, PointStatistics, Stage, StageKind};
-use slimbit_num::Clip;
+use slimbit_graph::{Graph, Op, Params, PointStatistics, Stage, StageKind};
 
 use crate::QuantError;
 use crate::post::Adjustment;
@@ -172,50 +171,10 @@ pub(crate) fn average(input: OutputQuant, count: usize, output: OutputQuant) -> 
     }
 }
 
-/// The codes of `output`, narrowed to what the activation lets through.
-pub(crate) fn clip(output: OutputQuant, activation: Option<Activation>) -> Clip {
-    let (scale, zero) = (output.scale(), output.zero_point());
-    let full = match output {
-        OutputQuant::Codes(quant) => quant.clip(),
-        OutputQuant::Wide { .. } => Clip::signed(16),
-    };
-    match activation {
-        Some(Activation::Relu) => Clip { lo: zero, ..full },
-        Some(Activation::Relu6) => {
-            let six = (6.0 / f64::from(scale) + 0.5).floor() + f64::from(zero);
-            Clip {
-                lo: zero,
-                hi: six.min(f64::from(full.hi)) as i32,
-            }
-        }
-        _ => full,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use slimbit_num::ActQuant;
-
-    #[test]
-    fn relu6_ends_at_the_code_of_six() {
-        let quant = |scale, zero_point| {
-            OutputQuant::Codes(ActQuant {
-                scale,
-                zero_point,
-                bits: 8,
-            })
-        };
-        let relu6 = Some(Activation::Relu6);
-        assert_eq!(clip(quant(0.1, 0), relu6), Clip { lo: 0, hi: 60 });
-        assert_eq!(clip(quant(0.1, 20), relu6), Clip { lo: 20, hi: 80 });
-        assert_eq!(clip(quant(0.01, 0), relu6), Clip { lo: 0, hi: 255 });
-        assert_eq!(clip(quant(1e-12, 0), relu6), Clip { lo: 0, hi: 255 });
-        assert_eq!(
-            clip(quant(0.1, 7), Some(Activation::Relu)),
-            Clip { lo: 7, hi: 255 }
-        );
-    }
 
     #[test]
     fn the_average_of_equal_codes_is_their_value() {

@@ -177,7 +177,7 @@ impl Lowering<'_> {
     fn arithmetic(&self, plan: &PointPlan, index: usize) -> Result<Arithmetic, QuantError> {
         let stage = &self.stages[index];
         let output = plan.outputs[index];
-        let clip = formula::clip(output, stage.activation);
+        let clip = output.clip(stage.activation);
         let unsolved = |source| QuantError::Unsolved {
             point: plan.statistics.point,
             stage: stage.name.clone(),

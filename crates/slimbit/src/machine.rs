@@ -55,7 +55,7 @@ pub struct Machine {
     pub cpu: String,
     /// Cores this process may use.
     pub cores: usize,
-    /// Instruction set the engine uses.
+    /// CPU level that the engine runs: the best one, or that of `SLIMBIT_ISA`.
     pub isa: String,
     /// Operating system and architecture.
     pub system: String,
@@ -74,10 +74,32 @@ impl Machine {
         Self {
             cpu,
             cores: cores(),
-            isa: Isa::detect().to_string(),
+            isa: Isa::from_env()
+                .unwrap_or_else(|_| Isa::detect())
+                .to_string(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
     }
+}
+
+/// Bytes of memory that this process may use: the machine's, or its container's where that is less.
+/// Nothing where the system does not say.
+pub fn memory() -> Option<usize> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        let kibibytes: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+        kibibytes.checked_mul(1024)
+    });
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    // `max`, or a number beyond every machine, where the container has no limit.
+    let container = limits
+        .into_iter()
+        .filter_map(|path| read(path)?.trim().parse().ok());
+    machine.into_iter().chain(container).min()
 }
 
 impl std::fmt::Display for Machine {

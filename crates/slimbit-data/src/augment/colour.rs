@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use crate::Image;
-use crate::image::luma;
+use slimbit_engine::luma;
 
 #[inline]
 fn blend(degenerate: u8, value: u8, factor: f32) -> u8 {

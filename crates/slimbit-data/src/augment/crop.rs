@@ -2,7 +2,7 @@ use rand::Rng;
 
 use super::AugmentConfig;
 use crate::Image;
-use crate::resample::Window;
+use slimbit_engine::resample::Window;
 
 const TRIES: usize = 10;
 

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 pub use config::AugmentConfig;
 
 use crate::Image;
-use crate::resample::{self, Filter};
+use slimbit_engine::{Filter, resample};
 
 /// Makes one random view of an image, `size` = (height, width): random resized crop, colour jitter
 /// in random order, greyscale, Gaussian blur, horizontal flip.
@@ -27,7 +27,7 @@ use crate::resample::{self, Filter};
 /// let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
 /// let view = augment(&photo, (32, 32), &AugmentConfig::cifar(), &mut rng);
 /// assert_eq!((view.channels, view.height, view.width), (3, 32, 32));
-/// # Ok::<(), slimbit_data::DataError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Panics

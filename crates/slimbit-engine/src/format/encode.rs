@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use serde::Serialize;
 
 use super::columns::{Columns, InputColumns, Kind, Number, PointColumns, forms};
-use super::{CHECKSUM_DIGITS, FORMAT, VERSION, checksum, checksum_digits, nibbles};
+use super::digest::Digest;
+use super::{CHECKSUM_DIGITS, DIGEST, FORMAT, VERSION, checksum, checksum_digits, nibbles};
 use crate::layout::layouts;
 use crate::{Codes, Model};
 
@@ -73,7 +74,9 @@ pub(crate) fn encode(model: &Model) -> Vec<u8> {
             .then_with(|| a.name.cmp(&b.name))
     });
 
-    let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata(model)))]);
+    let mut metadata = metadata(model);
+    metadata.insert(DIGEST, model.digest().into());
+    let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
     let mut end = 0;
     for tensor in &tensors {
         let start = end;
@@ -98,6 +101,23 @@ pub(crate) fn encode(model: &Model) -> Vec<u8> {
     let sum = checksum(&bytes, &digits);
     bytes[digits].copy_from_slice(sum.as_bytes());
     bytes
+}
+
+/// The digest of a model's file.
+pub(crate) fn digest(model: &Model) -> String {
+    let metadata = metadata(model);
+    let mut digest = Digest::of_metadata(|key| metadata.get(key).map(|value| &**value));
+    let mut tensors = tensors(model);
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    for tensor in &tensors {
+        digest.tensor(
+            &tensor.name,
+            tensor.kind.name(),
+            &tensor.shape,
+            &tensor.data,
+        );
+    }
+    digest.finish()
 }
 
 fn metadata(model: &Model) -> BTreeMap<&str, Cow<'_, str>> {

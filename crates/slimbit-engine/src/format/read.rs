@@ -7,7 +7,8 @@ use slimbit_graph::{Graph, Point, Stage, Width};
 use slimbit_num::WeightGrid;
 
 use super::columns::{Columns, InputColumns, Kind, Number, PointColumns, forms};
-use super::{FORMAT, VERSION, checksum, checksum_digits, is_reserved, nibbles};
+use super::digest::Digest;
+use super::{DIGEST, FORMAT, VERSION, checksum, checksum_digits, is_reserved, nibbles, unique};
 use crate::layout::{layouts, weight_shape};
 use crate::mmap::FileBytes;
 use crate::model::weight_bits;
@@ -22,8 +23,10 @@ pub(crate) fn read(file: &Arc<FileBytes>) -> Result<Model, EngineError> {
     let empty = HashMap::new();
     let text = metadata.metadata().as_ref().unwrap_or(&empty);
     check_identity(bytes, header, text)?;
+    unique::check(&bytes[8..8 + header]).map_err(|e| damaged(e.to_string()))?;
 
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
+    let digest = text.get(DIGEST).map(|_| digest(text, &tensors));
     let graph = Graph::from_json(required(text, "graph")?)?;
     let stages = graph.stages()?;
     let names: Vec<String> = list(text, "stages")?;
@@ -67,7 +70,31 @@ pub(crate) fn read(file: &Arc<FileBytes>) -> Result<Model, EngineError> {
     let free: BTreeMap<_, _> = free
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    Model::new(graph, grid, input.input(), weights, models, free)
+    let model = Model::new(graph, grid, input.input(), weights, models, free)?;
+    if let (Some(stored), Some(found)) = (text.get(DIGEST), digest) {
+        if *stored != found {
+            let what = format!("stored {stored:.80?}, but the contents give {found}");
+            return Err(EngineError::damaged("digest", what));
+        }
+        model.keep_digest(found);
+    }
+    Ok(model)
+}
+
+/// The digest of what was read.
+fn digest(text: &HashMap<String, String>, tensors: &SafeTensors) -> String {
+    let mut digest = Digest::of_metadata(|key| text.get(key).map(String::as_str));
+    let mut views = tensors.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, view) in &views {
+        digest.tensor(
+            name,
+            &format!("{:?}", view.dtype()),
+            view.shape(),
+            view.data(),
+        );
+    }
+    digest.finish()
 }
 
 /// Format, version, checksum: before anything else is believed.

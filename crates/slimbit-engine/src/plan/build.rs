@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use slimbit_graph::{Stage, StageKind};
-use slimbit_kernels::{Border, ConvGeometry, Kernels, Window};
+use slimbit_kernels::{Border, ConvGeometry, Isa, Kernels, Window};
 use slimbit_num::{Clip, Requant, SignedSums};
 
 use super::tensor::View;
 use super::{Place, Plan, PlannedOutput, StagePlan, Step, Tensor};
-use crate::arena::{Lifetime, place};
+use crate::arena::{Lifetime, Placement, place};
 use crate::layout::{Convolution, Layout, layouts, shortcut_stride, window};
 use crate::validate::kernel_weights;
 use crate::{Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PointModel};
@@ -21,20 +21,17 @@ use crate::{Arithmetic, ChannelRequant, EngineError, Model, OutputQuant, PointMo
 const WEIGHTS_PER_THREAD: usize = 1 << 20;
 
 pub(super) fn plan(model: &Model, point: usize, kernels: &Kernels) -> Result<Plan, EngineError> {
-    let made = &model.points()[point];
-    let layouts = layouts(model.graph(), model.stages(), made.point.width)?;
-    let mut builder = Builder {
-        model,
-        made,
-        kernels,
-        layouts,
-        places: Vec::new(),
-        tensors: Vec::new(),
-        lifetimes: Vec::new(),
-        wide_len: 0,
-    };
-    builder.place_tensors()?;
-    builder.finish()
+    Builder::new(model, &model.points()[point], kernels)?.finish()
+}
+
+/// The least bytes that a session at a point takes, without packing anything.
+///
+/// # Errors
+/// [`EngineError::Memory`] and [`EngineError::MemoryLimit`], or as [`layouts`].
+pub(crate) fn least_bytes(model: &Model, made: &PointModel) -> Result<usize, EngineError> {
+    let kernels = Kernels::of(Isa::Scalar).map_err(EngineError::Isa)?;
+    let (_, needed) = Builder::new(model, made, kernels)?.least()?;
+    Ok(needed)
 }
 
 struct Builder<'a> {
@@ -48,7 +45,28 @@ struct Builder<'a> {
     wide_len: usize,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// With every tensor's size, but nothing packed.
+    fn new(
+        model: &'a Model,
+        made: &'a PointModel,
+        kernels: &'a Kernels,
+    ) -> Result<Self, EngineError> {
+        let layouts = layouts(model.graph(), model.stages(), made.point.width)?;
+        let mut builder = Self {
+            model,
+            made,
+            kernels,
+            layouts,
+            places: Vec::new(),
+            tensors: Vec::new(),
+            lifetimes: Vec::new(),
+            wide_len: 0,
+        };
+        builder.place_tensors()?;
+        Ok(builder)
+    }
+
     fn stages(&self) -> &[Stage] {
         self.model.stages()
     }
@@ -117,8 +135,28 @@ impl Builder<'_> {
         Convolution::of(self.model.graph(), stage, input, self.layouts[index])
     }
 
-    fn finish(mut self) -> Result<Plan, EngineError> {
+    /// Where the tensors lie, and the least bytes that a session takes: of the weights, which are not packed
+    /// yet, those of their codes.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`]; [`EngineError::MemoryLimit`] where the model allows less.
+    fn least(&self) -> Result<(Placement, usize), EngineError> {
         let placement = place(&self.lifetimes).ok_or(EngineError::Memory { bytes: usize::MAX })?;
+        let weights = (0..self.layouts.len())
+            .filter_map(|index| self.convolution(index))
+            .map(|conv| conv.weights.iter().product());
+        let outputs = self.model.graph().outputs().iter().filter_map(|(_, node)| {
+            let stage = self.stages().iter().position(|stage| stage.node == *node)?;
+            Some(size_of::<i32>().saturating_mul(self.layouts[stage].elements()))
+        });
+        let parts = [placement.bytes].into_iter().chain(weights).chain(outputs);
+        let needed = parts.fold(0, usize::saturating_add);
+        self.model.check_memory(self.made.point, needed)?;
+        Ok((placement, needed))
+    }
+
+    fn finish(mut self) -> Result<Plan, EngineError> {
+        let (placement, _) = self.least()?;
         for (index, tensor) in self.tensors.iter_mut().enumerate() {
             let start = placement.offsets[index];
             tensor.range = start..start + self.lifetimes[index].bytes;

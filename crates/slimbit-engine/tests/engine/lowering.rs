@@ -231,15 +231,16 @@ impl Lowering<'_> {
                         scale: 0.01,
                         zero_point: 0,
                     };
-                    let arithmetic = self.channels(index, Clip::signed(16), rng);
+                    let arithmetic = self.channels(index, wide, Clip::signed(16), rng);
                     return StageModel {
                         output: wide,
                         arithmetic,
                     };
                 }
                 let quant = own();
-                let arithmetic = self.channels(index, clip(stage, quant), rng);
-                (OutputQuant::Codes(quant), arithmetic)
+                let output = OutputQuant::Codes(quant);
+                let arithmetic = self.channels(index, output, clip(stage, quant), rng);
+                (output, arithmetic)
             }
             StageKind::Add => (OutputQuant::Codes(own()), self.add(index, own())),
             StageKind::Concat | StageKind::Pointwise => {
@@ -271,22 +272,36 @@ impl Lowering<'_> {
         StageModel { output, arithmetic }
     }
 
-    /// Random slopes and constants that use the whole clip range, and saturate now and then.
-    fn channels(&self, index: usize, clip: Clip, rng: &mut ChaCha8Rng) -> Arithmetic {
+    /// Random slopes and constants that use the whole clip range, and saturate now and then; without a
+    /// batch-norm the slope of the scales.
+    fn channels(
+        &self,
+        index: usize,
+        output: OutputQuant,
+        clip: Clip,
+        rng: &mut ChaCha8Rng,
+    ) -> Arithmetic {
         let stage = &self.stages[index];
         let operand = stage.inputs[0];
-        let (input, output) = (self.layouts[operand], self.layouts[index]);
-        let shape = weight_shape(self.graph, stage, input, output).unwrap();
+        let (from, to) = (self.layouts[operand], self.layouts[index]);
+        let shape = weight_shape(self.graph, stage, from, to).unwrap();
         let bits = weight_bits(stage, self.point);
         let codes = self.weights[&stage.name].at(self.grid, bits, shape);
         let (range, zero_point) = (self.range(operand), self.quant(operand).zero_point);
-        let rows = codes.chunks_exact(codes.len() / shape[0]);
-        let channels = rows.map(|row| {
+        let rows = codes.chunks_exact(codes.len() / shape[0]).enumerate();
+        let plain = matches!(
+            stage.kind,
+            StageKind::Conv { norm: None, .. } | StageKind::Linear { norm: None, .. }
+        );
+        let unit = self.quant(operand).scale / output.scale();
+        let channels = rows.map(|(channel, row)| {
             let acc = accumulator_interval(row.iter().copied(), range, zero_point).unwrap();
             let spread = (acc.hi - acc.lo).max(1) as f32;
             let levels = (clip.hi - clip.lo).max(1) as f32;
             let sign = if rng.random_bool(0.2) { -1.0 } else { 1.0 };
-            let a = sign * rng.random_range(0.5f32..5.0) * levels / spread;
+            let drawn = sign * rng.random_range(0.5f32..5.0) * levels / spread;
+            let scale = self.weights[&stage.name].scale(self.grid, bits, channel);
+            let a = if plain { scale * unit } else { drawn };
             let middle = f64::from(clip.lo) + f64::from(levels) * rng.random_range(0.1..0.9);
             let b = middle - f64::from(a) * (acc.lo + acc.hi) as f64 / 2.0;
             let truth = Affine::from_floats(a, b).unwrap();

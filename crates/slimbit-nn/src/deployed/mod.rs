@@ -461,18 +461,8 @@ impl Normed {
 
 /// The codes that an activation lets through.
 fn narrowed(clip: Clip, activation: Option<Activation>, zero_point: i32, scale: f32) -> Clip {
-    match activation {
-        Some(Activation::Relu) => Clip {
-            lo: zero_point,
-            ..clip
-        },
-        Some(Activation::Relu6) => {
-            let six = (6.0 / f64::from(scale)).round() as i64 + i64::from(zero_point);
-            Clip {
-                lo: zero_point,
-                hi: clip.apply(six),
-            }
-        }
-        Some(Activation::HardSwish) | None => clip,
+    match activation.and_then(Activation::clamp_ends) {
+        Some([lo, hi]) => clip.between(lo, hi, scale, zero_point),
+        None => clip,
     }
 }

@@ -2,6 +2,7 @@ use std::fmt::Display;
 use std::ops::{Bound, RangeBounds};
 
 use burn::tensor::Device;
+use slimbit_data::DataError;
 use slimbit_graph::backbones;
 use slimbit_nn::{describe_device, has_half_floats};
 
@@ -63,7 +64,7 @@ impl TrainConfig {
         within("watch.least_dimensions", self.watch.least_dimensions, 0.0..)?;
         within("watch.lower_lr", self.watch.lower_lr, 1e-3..=1.0)?;
         self.augment.validate()?;
-        self.preprocess.validate()?;
+        self.preprocess.validate().map_err(DataError::from)?;
         let input = &self.preprocess;
         let backbone = &self.model.backbone;
         backbones::by_name(backbone, input.channels, input.height, input.width, None)?;

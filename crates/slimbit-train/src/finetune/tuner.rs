@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use slimbit_data::Preprocess;
-use slimbit_graph::{Array, ClassNames, Graph, Params, Width};
+use slimbit_graph::{Array, Graph, Params, Width};
 use slimbit_nn::{
     Averaging, Mode, Net, NormMode, Observer, Penalty, Quantisation, Sgd, losses, parse_device,
 };
@@ -53,8 +53,6 @@ pub struct Tuned {
     pub norms: Norms,
     /// The evaluation transform.
     pub preprocess: Preprocess,
-    /// The classes, in the order of the logits.
-    pub classes: ClassNames,
 }
 
 impl FineTuner {
@@ -62,7 +60,7 @@ impl FineTuner {
     ///
     /// # Errors
     /// Settings, a run, data or a folder that cannot be used.
-    pub fn new(mut config: FineTuneConfig, folder: &Path) -> Result<Self, TrainError> {
+    pub fn new(config: FineTuneConfig, folder: &Path) -> Result<Self, TrainError> {
         config.validate()?;
         let (run, settings) = RunDir::open(&config.run)?;
         let checkpoint = run.checkpoints(settings.run.keep).latest()?;
@@ -71,14 +69,12 @@ impl FineTuner {
             what: "has no checkpoint yet; train it first".to_owned(),
         })?;
         let source = checkpoint.config.clone();
-        let examples = Examples::open(&config, &source.preprocess, false)?;
-        config.classes = examples.names.names().to_vec();
-        let classes = examples.names.len();
+        let examples = Examples::open(&config, &source.preprocess)?;
         let (graph, mut params) = with_classifier(
             &checkpoint.graph,
             &checkpoint.params_at(config.width)?,
             config.width,
-            classes,
+            examples.classes,
         )?;
         set_classifier(
             &mut params,
@@ -86,7 +82,7 @@ impl FineTuner {
                 seed: config.seed,
                 ..LinearProbe::default()
             }
-            .start(classes, features_of(&graph)?),
+            .start(examples.classes, features_of(&graph)?),
         );
         let folder = Folder::vacant(folder)?;
         let mut tuner = Self::assemble(config, source, folder, examples, (graph, params), 0)?;
@@ -112,15 +108,15 @@ impl FineTuner {
                 what: "was stopped before its first checkpoint; remove the folder and start again"
                     .to_owned(),
             })?;
-        let examples = Examples::open(&config, &checkpoint.config.preprocess, true)?;
+        let examples = Examples::open(&config, &checkpoint.config.preprocess)?;
         let parts = (checkpoint.graph.clone(), checkpoint.params());
         let source = checkpoint.config.clone();
         let mut tuner = Self::assemble(config, source, folder, examples, parts, checkpoint.step)?;
-        if classifier_shape(&tuner.net)?[0] != tuner.examples.names.len() {
+        if classifier_shape(&tuner.net)?[0] != tuner.examples.classes {
             let what = format!(
                 "{} has {} classes now, and {} when the tuning began",
                 tuner.config.data.display(),
-                tuner.examples.names.len(),
+                tuner.examples.classes,
                 classifier_shape(&tuner.net)?[0]
             );
             return Err(TrainError::value("data", what));
@@ -175,7 +171,7 @@ impl FineTuner {
 
     /// Labelled images that are used, and classes.
     pub fn labels(&self) -> (usize, usize) {
-        (self.examples.len(), self.examples.names.len())
+        (self.examples.len(), self.examples.classes)
     }
 
     /// Raise this flag, from any thread, to save and stop before the next step.
@@ -314,10 +310,7 @@ impl FineTuner {
         };
         let features = Features::new(rows.len() / labels.len(), rows, labels)?;
         let mut params = self.net.params();
-        set_classifier(
-            &mut params,
-            probe.fit(&features, self.examples.names.len())?,
-        );
+        set_classifier(&mut params, probe.fit(&features, self.examples.classes)?);
         let device = self.net.store().device().clone();
         self.net = Net::from_params(self.net.graph().clone(), &params, &device)?;
         Ok(())
@@ -336,7 +329,6 @@ impl FineTuner {
                 None => self.estimate()?,
             },
             preprocess: self.source.preprocess.clone(),
-            classes: self.examples.names.clone(),
         })
     }
 

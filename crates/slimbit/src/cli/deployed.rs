@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use slimbit_graph::Point;
 
-use super::at_least_one;
+use super::{MemoryArgs, at_least_one};
 use crate::machine::parse_threads;
 
 /// Arguments of `inspect`.
@@ -21,6 +21,12 @@ pub struct InspectArgs {
     /// batch-norm they replace, for every accumulator, and that nothing can overflow.
     #[arg(long)]
     pub prove: bool,
+    /// With --prove, show every stage of every point instead of a line per point.
+    #[arg(long, requires = "prove")]
+    pub all: bool,
+    /// Print a model card in Markdown instead: the network, its points, its input, where it comes from.
+    #[arg(long, conflicts_with_all = ["prove", "json"])]
+    pub card: bool,
     /// Only these points (repeatable); by default all in the file.
     #[arg(long)]
     pub point: Vec<Point>,
@@ -53,6 +59,9 @@ pub struct VerifyArgs {
     /// Only these points (repeatable); by default all in the file.
     #[arg(long)]
     pub point: Vec<Point>,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -93,6 +102,9 @@ pub struct CompareArgs {
     /// Show every stage instead of the worst.
     #[arg(long)]
     pub all: bool,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON, with every stage.
     #[arg(long)]
     pub json: bool,
@@ -116,6 +128,9 @@ pub struct RunArgs {
     /// The point; by default the first in the file.
     #[arg(long)]
     pub point: Option<Point>,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON, with every output value.
     #[arg(long)]
     pub json: bool,
@@ -162,6 +177,9 @@ pub struct EmbedArgs {
     /// The point; by default the first in the file.
     #[arg(long)]
     pub point: Option<Point>,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// Arguments of `bench`.
@@ -170,7 +188,10 @@ pub struct EmbedArgs {
 Examples:
   slimbit bench net.slim
   slimbit bench net.slim --point \"1x W8A8\" --threads 2 --per-op
-  slimbit bench net.slim --batch 16 --csv")]
+  slimbit bench net.slim --batch 16 --csv
+
+The engine runs the best level that the CPU has: avx512vnni, avx2 or scalar. Every level gives the same
+bytes. To measure another one, set the environment variable SLIMBIT_ISA to its name.")]
 pub struct BenchArgs {
     /// The .slim file.
     pub file: PathBuf,
@@ -190,6 +211,12 @@ pub struct BenchArgs {
     /// multiply-accumulate instruction.
     #[arg(long)]
     pub per_op: bool,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// With --per-op, show every stage instead of the slowest.
+    #[arg(long, requires = "per_op")]
+    pub all: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -7,7 +7,7 @@ use slimbit_data::Holdout;
 use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
-use super::{ClassArgs, GridArgs, above_zero, at_least_one};
+use super::{GridArgs, MemoryArgs, above_zero, at_least_one};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct ProbeArgs {
     /// also a float network.
     pub file: PathBuf,
     /// Labelled images, with train and test parts or with --holdout. `--kind top1` needs no training
-    /// images; there, class folders are matched with the network's classes as `evaluate` does.
+    /// images; there, class folders that are all named by numbers are those classes.
     #[arg(long)]
     pub data: PathBuf,
     /// Images held out of those.
@@ -103,12 +103,12 @@ pub struct ProbeArgs {
     /// Repeat with this many seeds, from --seed on, and give the mean and the standard deviation.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub seeds: usize,
-    /// With `--kind top1`: which folder is which class.
-    #[command(flatten)]
-    pub classes: ClassArgs,
     /// How `--kind linear` trains.
     #[command(flatten)]
     pub linear: LinearArgs,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -181,6 +181,9 @@ pub struct ReadinessArgs {
     /// Name the worst stages of every point, not only of those that are not green.
     #[arg(long)]
     pub all: bool,
+    /// How much memory the network may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

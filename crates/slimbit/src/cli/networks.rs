@@ -1,6 +1,5 @@
 //! Arguments of what brings networks in, quantises them and writes files.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -9,7 +8,7 @@ use slimbit_graph::{Point, Width};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
 
-use super::at_least_one;
+use super::{CardArgs, at_least_one};
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
@@ -32,10 +31,9 @@ pub struct ImportArgs {
     /// Random weights of this seed instead of a checkpoint, for benchmarks.
     #[arg(long, value_name = "SEED", requires = "arch")]
     pub random: Option<u64>,
-    /// Names of the classes, which the network file then carries: a text file with one a line, in the order of the
-    /// logits, or a JSON list of strings. With --random, also their number [default: 1000].
-    #[arg(long, value_name = "NAMES.TXT|N")]
-    pub classes: Option<Classes>,
+    /// Classes of a network of random weights.
+    #[arg(long, default_value_t = 1000, requires = "random", value_parser = at_least_one)]
+    pub classes: usize,
     /// Rows and columns of the input; by default those of the published network.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub input: Option<[usize; 2]>,
@@ -51,24 +49,6 @@ pub struct ImportArgs {
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// The classes of a network that is brought in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Classes {
-    /// So many, without names.
-    Count(usize),
-    /// Those that a file names.
-    Names(PathBuf),
-}
-
-impl From<OsString> for Classes {
-    fn from(text: OsString) -> Self {
-        match text.to_str().and_then(|text| text.parse().ok()) {
-            Some(count) => Self::Count(count),
-            None => Self::Names(text.into()),
-        }
-    }
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -173,6 +153,9 @@ pub struct ExportArgs {
     /// What is particular to ONNX.
     #[command(flatten)]
     pub onnx: OnnxArgs,
+    /// What the file says about itself.
+    #[command(flatten)]
+    pub card: CardArgs,
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -223,10 +206,6 @@ pub struct QuantizeArgs {
     /// The file to write. An old one stays as it is until the new one is whole.
     #[arg(short, long)]
     pub output: PathBuf,
-    /// Names of the classes where the network has none, or others: a text file with one a line, in the order of the
-    /// logits, or a JSON list of strings.
-    #[arg(long, value_name = "NAMES.TXT")]
-    pub classes: Option<PathBuf>,
     /// How many images calibrate at most; they are spread evenly over the folder.
     #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     pub calibration_images: usize,
@@ -271,9 +250,38 @@ pub struct QuantizeArgs {
     /// weights are rounded.
     #[arg(long, default_value_t = 2048, value_parser = at_least_one)]
     pub memory: usize,
+    /// What the file says about itself.
+    #[command(flatten)]
+    pub card: CardArgs,
     /// Print a summary as JSON, with the error of every layer.
     #[arg(long)]
     pub json: bool,
+}
+
+impl QuantizeArgs {
+    /// How a file was quantised, for the file itself: the settings that its integers depend on.
+    pub fn recorded(&self, images: usize) -> String {
+        let correction = self.correction.to_possible_value();
+        let correction = correction.map_or_else(String::new, |value| value.get_name().to_owned());
+        let mut text = format!(
+            "{images} calibration images, --observer {} --correction {correction} --reconstruct {}",
+            self.observer, self.reconstruct
+        );
+        for (given, flag) in [
+            (self.equalise, "--equalise"),
+            (self.no_compensate, "--no-compensate"),
+            (self.no_clip, "--no-clip"),
+            (self.renormalise, "--renormalise"),
+        ] {
+            if given {
+                text += &format!(" {flag}");
+            }
+        }
+        if self.headroom != 1.0 {
+            text += &format!(" --headroom {}", self.headroom);
+        }
+        text
+    }
 }
 
 fn parse_headroom(text: &str) -> Result<f32, String> {

@@ -5,14 +5,21 @@ use anyhow::Result;
 use serde::Serialize;
 use slimbit_engine::{EngineError, Model, Session, StagePlan};
 use slimbit_graph::Point;
+use slimbit_kernels::Isa;
 
 use super::Outcome;
-use super::features::points_of;
+use super::features::{open_model, points_of};
 use crate::cli::BenchArgs;
 use crate::console::{self, say};
 use crate::machine::Machine;
 use crate::results::Latency;
 use crate::table::{Table, csv};
+
+/// Stages that are shown of each point, the slowest first, unless all are asked for.
+const SLOWEST: usize = 8;
+
+/// What the clock may change between a kernel and the probe of the peak next to it.
+const TOLERANCE: f64 = 1.15;
 
 /// Untimed runs before the timed ones.
 const WARM_UP: usize = 20;
@@ -42,7 +49,7 @@ struct StageRow {
 }
 
 pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let machine = Machine::detect();
     let mut rows = Vec::new();
     for point in points_of(&model, &args.point)? {
@@ -51,6 +58,7 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
     if args.json {
         let report = serde_json::json!({
             "machine": machine,
+            "best_isa": Isa::detect().to_string(),
             "threads": args.threads,
             "batch": args.batch,
             "points": rows,
@@ -68,6 +76,7 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
         args.batch,
         args.repeat
     )?;
+    say!("{}", level(&machine.isa))?;
     let mut table = Table::new([
         "point",
         "median ms",
@@ -100,9 +109,19 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
             row.point,
             row.peak_gmacs_per_second
         )?;
-        say!("{}", stages_table(&row.stages))?;
+        say!("{}", stages_table(&row.stages, args.all))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Which CPU level ran, and why.
+fn level(isa: &str) -> String {
+    let best = Isa::detect().to_string();
+    if isa == best {
+        format!("CPU level {isa}, the best that this CPU has (SLIMBIT_ISA chooses another)")
+    } else {
+        format!("CPU level {isa}, because SLIMBIT_ISA asks for it; this CPU has {best}")
+    }
 }
 
 /// A row per point; with `per_op`, a row per stage of every point.
@@ -126,10 +145,17 @@ fn print_csv(rows: &[Row], per_op: bool) -> Result<()> {
     console::print_exactly(&text)
 }
 
-fn stages_table(stages: &[StageRow]) -> Table {
+/// All stages in order, or the slowest and what the others take together.
+fn stages_table(stages: &[StageRow], all: bool) -> Table {
     let mut table =
         Table::new(["stage", "kernel", "µs", "%", "MMAC", "GMAC/s", "% of peak"]).names(2);
-    for stage in stages {
+    let mut shown: Vec<&StageRow> = stages.iter().collect();
+    let mut rest = Vec::new();
+    if !all && stages.len() > SLOWEST + 1 {
+        shown.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
+        rest = shown.split_off(SLOWEST);
+    }
+    for stage in shown {
         table.row([
             stage.stage.clone(),
             stage.kernel.to_owned(),
@@ -138,6 +164,16 @@ fn stages_table(stages: &[StageRow]) -> Table {
             format!("{:.3}", stage.macs as f64 / 1e6),
             format!("{:.2}", stage.macs as f64 / stage.microseconds / 1e3),
             format!("{:.1}", 100.0 * stage.fraction_of_peak),
+        ]);
+    }
+    if !rest.is_empty() {
+        let sum = |value: fn(&StageRow) -> f64| rest.iter().map(|stage| value(stage)).sum::<f64>();
+        table.row([
+            format!("{} others (--all)", rest.len()),
+            String::new(),
+            format!("{:.1}", sum(|stage| stage.microseconds)),
+            format!("{:.1}", 100.0 * sum(|stage| stage.share)),
+            format!("{:.3}", sum(|stage| stage.macs as f64) / 1e6),
         ]);
     }
     table
@@ -155,11 +191,20 @@ fn measure(model: &Arc<Model>, point: Point, args: &BenchArgs) -> Result<Row> {
     } else {
         Vec::new()
     };
+    let gmacs_per_second = macs as f64 * args.batch as f64 / latency.median_ms / 1e6;
+    // Scalar code is what the compiler makes of it: there, the probe is no limit.
+    if session.plan().isa() != Isa::Scalar && gmacs_per_second > TOLERANCE * peak / 1e9 {
+        log::warn!(
+            "{point}: {gmacs_per_second:.1} GMAC/s is above the measured peak of {:.1}; the peak is wrong, or \
+             the clock changed in between",
+            peak / 1e9
+        );
+    }
     Ok(Row {
         point,
         macs,
         latency,
-        gmacs_per_second: macs as f64 * args.batch as f64 / latency.median_ms / 1e6,
+        gmacs_per_second,
         peak_gmacs_per_second: peak / 1e9,
         arena_bytes: session.arena_bytes(),
         stages,

@@ -14,7 +14,7 @@ use slimbit_nn::Net;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report, StageComparison};
 use slimbit_quant::equalise;
 
-use super::features::{Images, PREPROCESS, preprocess_of};
+use super::features::{Images, PREPROCESS, open_model, preprocess_of};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
 use crate::console::{self, say};
@@ -27,7 +27,7 @@ const BATCH: usize = 4;
 const WORST: usize = 10;
 
 pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = Arc::new(open_model(&args.model, args.memory)?);
     let point = point_of(&model, args.point)?;
     let preprocess = preprocess_of(&model)?;
     let (network, float_preprocess) = reference(&args.reference, &preprocess)?;

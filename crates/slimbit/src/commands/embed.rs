@@ -13,7 +13,9 @@ use slimbit_engine::{Model, replace_file};
 use slimbit_graph::Width;
 
 use super::Outcome;
-use super::features::{FEATURES, Images, engine_output, feature_output, points_of, preprocess_of};
+use super::features::{
+    FEATURES, Images, engine_output, feature_output, open_model, points_of, preprocess_of,
+};
 use super::forward;
 use super::output::{self, Product};
 use crate::cli::{EmbedArgs, SplitArg};
@@ -45,7 +47,7 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
         }
         Format::Parquet => output::check_file(&args.output, Product::Parquet, &inputs)?,
     }
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
     let point = points_of(&model, &wanted)?[0];

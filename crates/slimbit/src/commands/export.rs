@@ -15,7 +15,7 @@ use super::features::{Images, PREPROCESS};
 use super::output::{self, Product};
 use super::progress::Meter;
 use super::{Outcome, export_onnx, progress, weigh};
-use crate::cli::ExportArgs;
+use crate::cli::{CardArgs, ExportArgs};
 use crate::console::{self, say};
 
 /// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
@@ -43,7 +43,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         Some(args.calibration_images),
     )?;
     let statistics = measure(&checkpoint, &images, &points)?;
-    let model = make(&checkpoint, &statistics)?;
+    let model = make(&checkpoint, &statistics, &args.card)?;
     model.write(&output)?;
     keep_statistics(&args.run, &statistics)?;
     let bytes = fs::metadata(&output)?.len();
@@ -131,9 +131,14 @@ pub(super) fn measure(
 }
 
 /// The integer model, with a progress bar.
-pub(super) fn make(checkpoint: &Checkpoint, statistics: &[PointStatistics]) -> Result<Model> {
+pub(super) fn make(
+    checkpoint: &Checkpoint,
+    statistics: &[PointStatistics],
+    card: &CardArgs,
+) -> Result<Model> {
     let bar = progress::steps("lowering", 0);
-    let settings = settings(checkpoint)?;
+    let mut settings = settings(checkpoint)?;
+    settings.metadata.extend(card.metadata());
     let points: Vec<Point> = statistics.iter().map(|s| s.point).collect();
     let model = lower(
         &checkpoint.graph,
@@ -155,6 +160,7 @@ pub(super) fn settings(checkpoint: &Checkpoint) -> Result<Settings> {
             "created_by".to_owned(),
             format!("slimbit {}", env!("CARGO_PKG_VERSION")),
         ),
+        ("recipe".to_owned(), checkpoint.config.recipe.clone()),
         ("trained_steps".to_owned(), checkpoint.step.to_string()),
     ]);
     Ok(Settings {

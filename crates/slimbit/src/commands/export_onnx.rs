@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use slimbit_data::{Dataset, Preprocess};
-use slimbit_engine::{Model, replace_file};
+use slimbit_engine::replace_file;
 use slimbit_graph::Graph;
 use slimbit_interchange::Network;
 use slimbit_interchange::onnx::{self, FloatOptions, QdqOptions};
 
-use super::features::{Images, PREPROCESS, preprocess_of};
+use super::features::{Images, PREPROCESS, open_file, preprocess_of};
 use super::float::mean_cosine;
 use super::foreign::{Answer, Pixels, Python, Request, Runtime};
 use super::forward::{self, Vectors};
@@ -68,7 +68,7 @@ fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     if args.onnx.keep_batch_norm {
         bail!("a .slim file has no batch-norms to keep; its rescalings hold them");
     }
-    let model = Arc::new(Model::open(source)?);
+    let model = Arc::new(open_file(source)?);
     let point = args.onnx.point.unwrap_or_else(|| model.points()[0].point);
     let options = QdqOptions {
         batch: args.onnx.batch,

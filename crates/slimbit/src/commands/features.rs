@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::sync::{Arc, Once};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use slimbit_data::{DataError, Dataset, Parts, Preprocess, eval_images, printable, spread};
-use slimbit_engine::Model;
+use slimbit_engine::{EngineError, Model};
 use slimbit_graph::{Graph, Point, Width};
 use slimbit_train::probe::Features;
 
 use super::forward;
-use crate::cli::HoldoutArgs;
+use crate::cli::{HoldoutArgs, MemoryArgs};
 use crate::console::note;
 
-/// Metadata key under which a `.slim` file carries its evaluation transform, as JSON.
-pub(super) const PREPROCESS: &str = "preprocess";
+pub(super) use slimbit_engine::PREPROCESS;
 
 /// The output that is a network's feature vector.
 pub(super) const FEATURES: &str = "features";
@@ -126,25 +125,43 @@ pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64
     );
 }
 
-/// The evaluation transform that a model carries.
-pub(super) fn preprocess_of(model: &Model) -> Result<Preprocess> {
-    let Some(text) = model.metadata().get(PREPROCESS) else {
-        bail!("the file says nothing about preprocessing; write it with `slimbit export`");
-    };
-    let preprocess: Preprocess = serde_json::from_str(text).context("preprocessing in the file")?;
-    preprocess.validate()?;
-    Ok(preprocess)
+/// Opens a `.slim` file; errors name it.
+pub(super) fn open_file(path: &Path) -> Result<Model> {
+    Model::open(path).map_err(|error| match error {
+        EngineError::Io { .. } => error.into(),
+        _ => anyhow::Error::from(error).context(path.display().to_string()),
+    })
 }
 
-/// The points asked for, or all that the model holds.
+/// Opens a `.slim` file, and keeps what is run of it within the memory allowed.
+pub(super) fn open_model(path: &Path, memory: MemoryArgs) -> Result<Model> {
+    Ok(limited(open_file(path)?, memory))
+}
+
+/// The same model, kept within the memory allowed.
+pub(super) fn limited(model: Model, memory: MemoryArgs) -> Model {
+    match memory.limit() {
+        Some(limit) => model.with_memory_limit(limit),
+        None => model,
+    }
+}
+
+/// The evaluation transform that a model carries.
+pub(super) fn preprocess_of(model: &Model) -> Result<Preprocess> {
+    Ok(Preprocess::from_model(model)?)
+}
+
+/// The points asked for, or all that the model holds; none takes more memory than the model may.
 pub(super) fn points_of(model: &Model, wanted: &[Point]) -> Result<Vec<Point>> {
-    if wanted.is_empty() {
-        return Ok(model.points().iter().map(|p| p.point).collect());
+    let points = match wanted {
+        [] => model.points().iter().map(|p| p.point).collect(),
+        _ => wanted.to_vec(),
+    };
+    // Before any image is read for them.
+    for &point in &points {
+        model.session_bytes(point)?;
     }
-    for &point in wanted {
-        model.point(point)?;
-    }
-    Ok(wanted.to_vec())
+    Ok(points)
 }
 
 /// The output that is the feature vector: `features`, or else the first, which is said where there are

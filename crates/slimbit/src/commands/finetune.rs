@@ -8,8 +8,6 @@ use slimbit_interchange::Network;
 use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
 use slimbit_train::{Outcome as Ending, RunDir};
 
-use super::classes::Classes;
-use super::evaluate::interval;
 use super::features::{Images, PREPROCESS, say_held_out};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, progress, quantize};
@@ -53,21 +51,15 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
     network.write(&file)?;
     let top1 = test(&network, &data, holdout)?;
     if args.json {
-        let top1 = top1.map(|(correct, of)| {
-            json!({
-                "correct": correct, "images": of, "percent": percent(correct, of),
-                "interval": confidence(correct, of),
-            })
-        });
+        let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
         console::print_json(
             &json!({ "file": file, "labels": images, "classes": classes, "top1": top1 }),
         )?;
     } else {
         match top1 {
             Some((correct, of)) => {
-                let [low, high] = confidence(correct, of);
                 say!(
-                    "float top-1 {:.2} %, {correct} of {of} test images (95 % interval {low:.1} to {high:.1} %)",
+                    "float top-1 {:.2} %, {correct} of {of} test images",
                     percent(correct, of)
                 )?;
             }
@@ -87,11 +79,6 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
 
 fn percent(correct: usize, of: usize) -> f64 {
     100.0 * correct as f64 / of.max(1) as f64
-}
-
-/// Wilson's interval, in per cent.
-fn confidence(correct: usize, of: usize) -> [f64; 2] {
-    interval(correct as u64, of as u64).map(|share| 100.0 * share)
 }
 
 fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
@@ -161,10 +148,8 @@ fn network(tuned: Tuned) -> Result<Network> {
         params,
         norms,
         preprocess,
-        classes,
     } = tuned;
     let mut network = Network::new(graph, params, norms)?;
-    network.set_classes(&classes)?;
     network
         .metadata
         .insert(PREPROCESS.to_owned(), serde_json::to_string(&preprocess)?);
@@ -187,9 +172,7 @@ fn test(
     };
     let preprocess = quantize::preprocess_of(network, Path::new(NETWORK))?;
     let images = Images::load(&dataset, &preprocess, None)?;
-    let file = Path::new(NETWORK);
-    let classes = Classes::of(&network.graph, network.classes()?, None, file)?;
-    let truths = classify::truths(&classes, &dataset, &images, &[], data)?;
+    let classes = classify::classes(&dataset, &images, data)?;
     let answers = classify::by_float(network, &preprocess, &images)?;
-    Ok(Some((answers.correct(&truths), images.len())))
+    Ok(Some((answers.correct(&classes), images.len())))
 }

@@ -30,10 +30,6 @@ pub(super) enum Product {
     Html,
     /// A manual page of ours.
     Manual,
-    /// A picture of lines and areas.
-    Svg,
-    /// A table as text.
-    Csv,
 }
 
 /// Refuses an output that would destroy something, or that cannot be written: an input or a link to one, a
@@ -150,8 +146,6 @@ impl Product {
                 let text = beginning::<15>(path)?;
                 text.eq_ignore_ascii_case(b"<!doctype html>")
             }
-            Self::Svg => beginning::<4>(path)? == b"<svg",
-            Self::Csv => is_table(&beginning::<4096>(path)?),
         })
     }
 }
@@ -168,8 +162,6 @@ impl fmt::Display for Product {
             Self::Json => "a JSON file",
             Self::Html => "a web page",
             Self::Manual => "a manual page of slimbit",
-            Self::Svg => "an SVG picture",
-            Self::Csv => "a CSV table",
         })
     }
 }
@@ -182,7 +174,7 @@ fn beginning<const N: usize>(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The `format` that a safetensors file states.
-pub(super) fn safetensors_format(path: &Path) -> Result<Option<String>> {
+fn safetensors_format(path: &Path) -> Result<Option<String>> {
     #[derive(serde::Deserialize)]
     struct Header {
         #[serde(rename = "__metadata__")]
@@ -198,18 +190,6 @@ pub(super) fn safetensors_format(path: &Path) -> Result<Option<String>> {
     Ok(header
         .and_then(|header| header.metadata)
         .and_then(|mut metadata| metadata.remove("format")))
-}
-
-/// CSV has no signature: text whose first line names columns.
-fn is_table(bytes: &[u8]) -> bool {
-    let header = bytes
-        .split(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let plain = bytes
-        .iter()
-        .all(|&byte| byte >= b' ' || byte.is_ascii_whitespace());
-    plain && header.contains(&b',') && !header.starts_with(b"{") && !header.starts_with(b"<")
 }
 
 /// ONNX has no signature; ours begin with the version of the representation and our name.
@@ -286,8 +266,6 @@ mod tests {
             Product::Json,
             Product::Html,
             Product::Manual,
-            Product::Svg,
-            Product::Csv,
         ] {
             refused(&path, product, &[], "exists and is not");
         }
@@ -295,9 +273,6 @@ mod tests {
         check_file(&path, Product::Slim, &[]).unwrap();
         fs::write(&path, "{\"a\": [1, 2]}").unwrap();
         check_file(&path, Product::Json, &[]).unwrap();
-        refused(&path, Product::Csv, &[], "is not a CSV table");
-        fs::write(&path, "point,top1\n1x W8A8,80\n").unwrap();
-        check_file(&path, Product::Csv, &[]).unwrap();
         fs::write(&path, b"\x08\x0a\x12\x07slimbit").unwrap();
         check_file(&path, Product::Onnx, &[]).unwrap();
         fs::write(&path, b"\x08\x08\x12\x07pytorch").unwrap();

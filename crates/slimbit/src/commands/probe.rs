@@ -4,22 +4,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use slimbit_data::{Parts, Preprocess};
-use slimbit_engine::Model;
-use slimbit_graph::{ClassNames, Graph, Width};
+use slimbit_graph::Width;
 use slimbit_interchange::Network;
 use slimbit_train::config::WidthsConfig;
 use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
 use super::Outcome;
-use super::classes::Classes;
 use super::classify::{self, Answers};
-use super::evaluate::interval;
 use super::features::{
-    Images, engine_features, labelled, open_parts, open_test, points_of, preprocess_of,
+    Images, engine_features, labelled, open_model, open_parts, open_test, points_of, preprocess_of,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
-use crate::cli::{ClassArgs, LinearArgs, ProbeArgs, ProbeKind};
+use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
 use crate::console::{self, say};
 use crate::table::{Table, csv};
 
@@ -41,9 +38,6 @@ struct Row {
     correct: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<usize>,
-    /// Wilson's interval with 95 % confidence, in per cent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interval: Option<[f64; 2]>,
     /// Mean cosine of the features with those of the float network.
     #[serde(skip_serializing_if = "Option::is_none")]
     cosine: Option<f64>,
@@ -65,7 +59,6 @@ impl Row {
             runs: if several { runs } else { Vec::new() },
             correct: None,
             images: None,
-            interval: None,
             cosine: None,
             agreement: None,
         }
@@ -109,14 +102,6 @@ fn check(args: &ProbeArgs) -> Result<()> {
             bail!("{option} belongs to --kind linear; the other kinds train nothing")
         }
         _ => {}
-    }
-    let ClassArgs { classes, map } = &args.classes;
-    for (option, given) in [("--classes", classes.is_some()), ("--map", !map.is_empty())] {
-        if given && args.kind != ProbeKind::Top1 {
-            bail!(
-                "{option} belongs to --kind top1; the other kinds ask for no class of the network's"
-            )
-        }
     }
     let all = args.labels == LabelBudget::All;
     match args.kind {
@@ -170,7 +155,7 @@ fn table(rows: &[Row]) -> Table {
     let counted = rows.iter().any(|row| row.correct.is_some());
     let compared = rows.iter().any(|row| row.agreement.is_some());
     if counted {
-        header.extend(["95 % interval", "correct"]);
+        header.push("correct");
     }
     if compared {
         header.extend(["same top-1 as float %", "cosine with float"]);
@@ -181,10 +166,7 @@ fn table(rows: &[Row]) -> Table {
         if let Some(spread) = row.spread {
             cells.push(format!("{spread:.2}"));
         }
-        if let (Some(correct), Some(images), Some([low, high])) =
-            (row.correct, row.images, row.interval)
-        {
-            cells.push(format!("{low:.1} to {high:.1}"));
+        if let (Some(correct), Some(images)) = (row.correct, row.images) {
             cells.push(format!("{correct} of {images}"));
         }
         if let Some(agreement) = row.agreement {
@@ -202,23 +184,21 @@ fn table(rows: &[Row]) -> Table {
 fn float_row(args: &ProbeArgs) -> Result<Row> {
     let network = Network::open(&args.file)?;
     let preprocess = quantize::preprocess_of(&network, &args.file)?;
-    let classes = network_classes(&network.graph, network.classes()?, args)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
-    let truths = classify::truths(&classes, &dataset, &images, &args.classes.map, &args.data)?;
+    let classes = classify::classes(&dataset, &images, &args.data)?;
     let answers = classify::by_float(&network, &preprocess, &images)?;
-    Ok(top1("float".to_owned(), &answers, &truths, None))
+    Ok(top1("float".to_owned(), &answers, &classes, None))
 }
 
 /// The classifier of every point, on the integer engine.
 fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
-    let classes = network_classes(model.graph(), model.classes()?, args)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
-    let truths = classify::truths(&classes, &dataset, &images, &args.classes.map, &args.data)?;
+    let classes = classify::classes(&dataset, &images, &args.data)?;
     let mut rows = Vec::new();
     let float = match &args.float {
         Some(path) => {
@@ -231,7 +211,7 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
                 );
             }
             let answers = classify::by_float(&network, &preprocess, &images)?;
-            rows.push(top1("float".to_owned(), &answers, &truths, None));
+            rows.push(top1("float".to_owned(), &answers, &classes, None));
             Some(answers)
         }
         None => None,
@@ -240,30 +220,23 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     for point in points {
         bar.set_message(point.to_string());
         let answers = classify::by_engine(&model, point, &images)?;
-        rows.push(top1(point.to_string(), &answers, &truths, float.as_ref()));
+        rows.push(top1(point.to_string(), &answers, &classes, float.as_ref()));
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(rows)
 }
 
-/// The classes of the network that is probed.
-fn network_classes(graph: &Graph, names: Option<ClassNames>, args: &ProbeArgs) -> Result<Classes> {
-    let list = args.classes.classes.as_deref();
-    Classes::of(graph, names, list, &args.file)
-}
-
-fn top1(point: String, answers: &Answers, truths: &[u32], float: Option<&Answers>) -> Row {
-    let percent = |count: usize| 100.0 * count as f64 / truths.len().max(1) as f64;
-    let correct = answers.correct(truths);
+fn top1(point: String, answers: &Answers, classes: &[u32], float: Option<&Answers>) -> Row {
+    let percent = |count: usize| 100.0 * count as f64 / classes.len().max(1) as f64;
+    let correct = answers.correct(classes);
     Row {
         point,
         top1: percent(correct),
         spread: None,
         runs: Vec::new(),
         correct: Some(correct),
-        images: Some(truths.len()),
-        interval: Some(interval(correct as u64, truths.len() as u64).map(|share| 100.0 * share)),
+        images: Some(classes.len()),
         cosine: float.and_then(|float| answers.cosine(float)),
         agreement: float.map(|float| percent(answers.agreeing(float))),
     }
@@ -283,20 +256,16 @@ impl<'a> Judge<'a> {
     /// With the images on which batch-norm of a float network is estimated.
     fn open(args: &'a ProbeArgs, preprocess: &Preprocess) -> Result<(Self, Images)> {
         let Parts { train, test } = open_parts(&args.data, &args.holdout, args.seed)?;
-        let names = train.classes().to_vec();
         let train = Images::load(&train, preprocess, args.limit)?;
         let test = Images::load(&test, preprocess, None)?;
-        Ok((
-            Self::new(args, &train, test, &names)?,
-            train.spread(CALIBRATION),
-        ))
+        Ok((Self::new(args, &train, test)?, train.spread(CALIBRATION)))
     }
 
-    fn new(args: &'a ProbeArgs, train: &Images, test: Images, names: &[String]) -> Result<Self> {
+    fn new(args: &'a ProbeArgs, train: &Images, test: Images) -> Result<Self> {
         let labels = train.labels(&args.data)?;
         let seeds = (args.seed..).take(args.seeds);
         let draws: Vec<(u64, Vec<usize>)> = seeds
-            .map(|seed| Ok((seed, args.labels.draw_named(&labels, names, seed)?)))
+            .map(|seed| Ok((seed, args.labels.draw(&labels, seed)?)))
             .collect::<Result<_>>()?;
         let mut used: Vec<usize> = draws.iter().flat_map(|(_, rows)| rows).copied().collect();
         used.sort_unstable();
@@ -388,7 +357,7 @@ fn run_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
 /// A classifier trained or looked up on the features of every point, and of the float network at every
 /// width where there is one.
 fn feature_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
     let float = match &args.float {

@@ -15,7 +15,7 @@ use super::features::{Images, engine_features, labelled};
 use super::float::{FloatNetwork, mean_cosine};
 use super::output::{self, Product};
 use super::{Outcome, export, interrupt, pretrain, progress, weigh};
-use crate::cli::QuickstartArgs;
+use crate::cli::{CardArgs, QuickstartArgs};
 use crate::console::{self, note, say};
 use crate::machine::Machine;
 use crate::page::Provenance;
@@ -171,7 +171,7 @@ fn measure(
     seconds.calibrate = lap(start, seconds.pretrain);
 
     let file = out.join(FILE);
-    export::make(&checkpoint, &statistics)?.write(&file)?;
+    export::make(&checkpoint, &statistics, &CardArgs::default())?.write(&file)?;
     export::keep_statistics(run, &statistics)?;
     let model = Arc::new(Model::open(&file)?);
     seconds.export = lap(start, seconds.pretrain + seconds.calibrate);

@@ -2,12 +2,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use slimbit_data::{Image, printable};
-use slimbit_engine::{Model, Session};
-use slimbit_graph::LOGITS;
+use slimbit_data::open_image;
+use slimbit_engine::Session;
 
 use super::Outcome;
-use super::features::{points_of, preprocess_of};
+use super::features::{open_model, points_of, preprocess_of};
 use crate::cli::RunArgs;
 use crate::console::{self, say};
 use crate::table::csv;
@@ -16,15 +15,14 @@ use crate::table::csv;
 const TOP: usize = 5;
 
 pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
     let point = points_of(&model, &wanted)?[0];
     let mut session = Session::new(Arc::clone(&model), point)?;
-    let names = model.classes()?;
     let mut records = Vec::new();
     for path in &args.images {
-        let image = Image::open(path)?;
+        let image = open_image(path)?;
         let outputs = session
             .run(&preprocess.codes(&image))
             .with_context(|| path.display().to_string())?;
@@ -43,12 +41,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                 let top: Vec<String> = order
                     .iter()
                     .take(TOP)
-                    .map(|&i| match &names {
-                        Some(names) if name == LOGITS => {
-                            format!("{}: {:.4}", printable(&names.names()[i]), values[i])
-                        }
-                        _ => format!("{i}: {:.4}", values[i]),
-                    })
+                    .map(|&i| format!("{i}: {:.4}", values[i]))
                     .collect();
                 say!(
                     "{}  {name} [{}] at {point}, largest: {}",

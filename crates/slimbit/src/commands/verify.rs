@@ -12,7 +12,7 @@ use slimbit_nn::{Mode, Net};
 use slimbit_quant::{input_values, simulate};
 
 use super::export::{latest_checkpoint, params_for, read_statistics};
-use super::features::{Images, points_of, preprocess_of};
+use super::features::{Images, open_model, points_of, preprocess_of};
 use super::{Outcome, progress};
 use crate::cli::VerifyArgs;
 use crate::console::{self, say};
@@ -48,7 +48,7 @@ struct Training {
 }
 
 pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
-    let model = Arc::new(Model::open(&args.file)?);
+    let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
     let images = Images::load(&Dataset::open(&args.images)?, &preprocess, Some(args.limit))?;
@@ -89,9 +89,13 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
         .iter()
         .map(|stage| (stage.name.as_str(), &rows[&stage.name]))
         .collect();
+    let sum = |count: fn(&Row) -> usize| ordered.iter().map(|(_, row)| count(row)).sum::<usize>();
+    let broken = sum(|row| row.levels.values().sum()) + sum(|row| row.stored);
+    let codes = sum(|row| row.codes);
+    let verdict = verdict(broken, codes, points.len(), images.len());
     if args.json {
         console::print_json(&serde_json::json!({
-            "images": images.len(), "points": points, "stages": ordered,
+            "verified": broken == 0, "images": images.len(), "points": points, "stages": ordered,
         }))?;
     } else if args.csv {
         let rows: Vec<Named> = ordered
@@ -100,21 +104,57 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
             .collect();
         console::print_exactly(&csv(&rows, &["stage", "codes"])?)?;
     } else {
-        say!(
-            "differing codes over {} points and {} images",
-            points.len(),
-            images.len()
-        )?;
+        say!("{verdict}\n\nDiffering codes of each stage, over all points and images:")?;
         say!("{}", table(&ordered))?;
+        say!("{}", legend(args.run.is_some()))?;
     }
-    let sum = |count: fn(&Row) -> usize| ordered.iter().map(|(_, row)| count(row)).sum::<usize>();
-    let broken = sum(|row| row.levels.values().sum()) + sum(|row| row.stored);
     if broken > 0 {
-        bail!(
-            "{broken} codes differ where none may: this build computes wrong results on this machine; please report it"
-        );
+        bail!("{verdict}: this build computes wrong results on this machine; please report it");
+    }
+    if !args.json && !args.csv {
+        say!("\n{verdict}")?;
     }
     Ok(Outcome::Done)
+}
+
+/// What was found, in a line.
+fn verdict(broken: usize, codes: usize, points: usize, images: usize) -> String {
+    let levels: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
+    let what = format!(
+        "{} and {}, on {}",
+        counted(points, "point"),
+        counted(images, "image"),
+        levels.join(", ")
+    );
+    match broken {
+        0 => format!("verified: all {codes} codes are what the file defines, at {what}"),
+        1 => format!("NOT verified: 1 of {codes} codes differs, at {what}"),
+        _ => format!("NOT verified: {broken} of {codes} codes differ, at {what}"),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// What the table's columns compare.
+fn legend(with_run: bool) -> String {
+    let mut text = "\
+LEVEL / reference  the engine's kernels against the plain loops that define the result: must be 0
+stored A, B        the integers against the real map that the file stores, in floating point: must be 0"
+        .to_owned();
+    text += if with_run {
+        "
+formula            against batch-norm's formula with unrounded coefficients: next to a tie, a code
+                   may differ by one
+simulation         against the training-side network with fake quantisation, run on its own from the
+                   image on: it rounds where integers do not, so some codes differ"
+    } else {
+        "
+formula, simulation need the training run: give it with --run"
+    };
+    text
 }
 
 fn open_training(run: &std::path::Path, model: &Model) -> Result<Training> {

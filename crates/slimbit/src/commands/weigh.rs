@@ -11,6 +11,20 @@ const SUM: u64 = 17;
 /// One table of codes.
 const TABLE: u64 = 256;
 
+/// A line per point: its name, its multiply-accumulates in millions, its parameters, its KiB.
+pub(super) fn rows(model: &Model, points: &[Point]) -> Result<Vec<[String; 4]>> {
+    let row = |&point: &Point| {
+        let cost = model.graph().cost(point.width)?;
+        Ok([
+            point.to_string(),
+            format!("{:.2}", cost.macs as f64 / 1e6),
+            cost.params.to_string(),
+            format!("{:.1}", point_bytes(model, point)? as f64 / 1024.0),
+        ])
+    };
+    points.iter().map(row).collect()
+}
+
 /// Bytes of the point's weights, bit-packed at its bit-widths, and of its integer tables.
 pub(super) fn point_bytes(model: &Model, point: Point) -> Result<u64> {
     let made = model.point(point)?;

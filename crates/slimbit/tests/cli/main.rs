@@ -1,6 +1,5 @@
 //! The command line as a user sees it: the whole way from images to a measured file, and bad input.
 
-mod class_folders;
 mod command;
 mod compare;
 mod console;
@@ -9,12 +8,11 @@ mod evaluation;
 mod folders;
 mod import;
 mod outputs;
-mod prediction;
 mod quantize;
 mod refusals;
 mod trained;
 mod training;
-mod tuned;
+mod verdicts;
 
 use command::succeeds;
 
@@ -28,8 +26,6 @@ fn help_teaches() {
         "import",
         "quantize",
         "compare",
-        "predict",
-        "evaluate",
         "probe",
         "readiness",
         "export",

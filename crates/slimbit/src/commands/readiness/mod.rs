@@ -14,10 +14,12 @@ use slimbit_graph::{Point, Width};
 use slimbit_train::probe::{Knn, linear_cka, neighbour_overlap, rank_correlation};
 
 use self::stages::StageLoss;
-use super::features::{Images, engine_features, labelled, open_parts, points_of, preprocess_of};
+use super::features::{
+    Images, engine_features, labelled, limited, open_model, open_parts, points_of, preprocess_of,
+};
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{Outcome, export, progress};
-use crate::cli::{HoldoutArgs, ReadinessArgs};
+use crate::cli::{CardArgs, HoldoutArgs, ReadinessArgs};
 use crate::console;
 use crate::table::csv;
 
@@ -160,14 +162,17 @@ impl Source {
             let calibration = calibration(&preprocess)?;
             let statistics = export::measure(&checkpoint, &calibration, &points)?;
             return Ok(Self {
-                model: Arc::new(export::make(&checkpoint, &statistics)?),
+                model: Arc::new(limited(
+                    export::make(&checkpoint, &statistics, &CardArgs::default())?,
+                    args.memory,
+                )),
                 float: FloatSource::open(&args.source)?,
                 points,
                 preprocess,
                 calibration,
             });
         }
-        let model = Arc::new(Model::open(&args.source)?);
+        let model = Arc::new(open_model(&args.source, args.memory)?);
         let preprocess = preprocess_of(&model)?;
         let path = args.float.clone().or_else(|| run_of(&args.source)).with_context(|| {
             format!(

@@ -1,9 +1,13 @@
+//! From a decoded image of any size to the bytes that a network takes.
+//!
+//! Integers only, once the taps of the resize are made: `docs/numerics.md` defines them to the bit.
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::resample::{self, Filter, Window};
-use crate::{DataError, Image};
+use crate::{EngineError, Image, Model, SettingError};
 
 /// How an image of any size becomes one of the network's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +19,9 @@ pub enum Resize {
     /// The shorter side to this many pixels, then the centre of it: `{ shorter = 256 }`.
     Shorter(usize),
 }
+
+/// The key of a model's free text under which its [`Preprocess`] lies, as JSON.
+pub const PREPROCESS: &str = "preprocess";
 
 /// What a network is fed in evaluation: grey or RGB, a size, and the normalisation `(code / 255 -
 /// mean) / std`.
@@ -40,6 +47,40 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
+    /// The transform that a file carries: with it, a device gets from a photo's pixels the features
+    /// that the command line gets.
+    ///
+    /// ```no_run
+    /// use slimbit_engine::{Image, Model, Preprocess};
+    ///
+    /// let model = Model::open("model.slim")?;
+    /// let photo = Image::new(3, 480, 640, vec![0; 3 * 480 * 640])?; // RGB, row by row
+    /// let pixels = Preprocess::from_model(&model)?.codes(&photo); // what `Session::run` takes
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`EngineError::Setting`] where the file carries none, or one that cannot be used or that makes
+    /// images of another size than the network takes.
+    pub fn from_model(model: &Model) -> Result<Self, EngineError> {
+        let Some(text) = model.metadata().get(PREPROCESS) else {
+            let what = "the file carries none; export it again, or make one with the network's \
+                        size, mean and deviation";
+            return Err(SettingError::new(PREPROCESS, what).into());
+        };
+        let preprocess: Self = serde_json::from_str(text)
+            .map_err(|error| SettingError::new(PREPROCESS, error.to_string()))?;
+        preprocess.validate()?;
+        let shape = model.graph().input_shape();
+        let (height, width) = shape.spatial();
+        let own = [preprocess.channels, preprocess.height, preprocess.width];
+        if own != [shape.channels(), height, width] {
+            let what = format!("makes images of shape {own:?}, but the network takes {shape}");
+            return Err(SettingError::new(PREPROCESS, what).into());
+        }
+        Ok(preprocess)
+    }
+
     /// CIFAR images as they are, with the constants that US3L and SSQL use for CIFAR-10 and
     /// CIFAR-100 alike.
     pub fn cifar() -> Self {
@@ -83,8 +124,8 @@ impl Preprocess {
     /// Checks that the shape, the resize and the constants can be used.
     ///
     /// # Errors
-    /// [`DataError::Setting`] names the first setting that cannot.
-    pub fn validate(&self) -> Result<(), DataError> {
+    /// [`SettingError`] names the first setting that cannot.
+    pub fn validate(&self) -> Result<(), SettingError> {
         let Preprocess {
             channels,
             height,
@@ -92,14 +133,14 @@ impl Preprocess {
             ..
         } = *self;
         if !matches!(channels, 1 | 3) {
-            return Err(DataError::setting(
+            return Err(SettingError::new(
                 "preprocess.channels",
                 format!("{channels} is neither 1 nor 3"),
             ));
         }
         if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
             let reason = format!("{height}x{width} is not between 1x1 and {MAX_SIDE}x{MAX_SIDE}");
-            return Err(DataError::setting("preprocess.height, width", reason));
+            return Err(SettingError::new("preprocess.height, width", reason));
         }
         if let Resize::Shorter(side) = self.resize
             && !(height.max(width)..=MAX_SIDE).contains(&side)
@@ -108,7 +149,7 @@ impl Preprocess {
                 "shorter = {side} is not in {}..={MAX_SIDE}",
                 height.max(width)
             );
-            return Err(DataError::setting("preprocess.resize", reason));
+            return Err(SettingError::new("preprocess.resize", reason));
         }
         for (name, values) in [
             ("preprocess.mean", &self.mean),
@@ -117,11 +158,11 @@ impl Preprocess {
             if values.len() != channels || values.iter().any(|value| !value.is_finite()) {
                 let reason =
                     format!("{values:?} are not {channels} finite values, one per channel");
-                return Err(DataError::setting(name, reason));
+                return Err(SettingError::new(name, reason));
             }
         }
         if self.std.iter().any(|&value| value <= 0.0) {
-            return Err(DataError::setting(
+            return Err(SettingError::new(
                 "preprocess.std",
                 format!("{:?} are not all positive", self.std),
             ));
@@ -156,7 +197,8 @@ impl Preprocess {
             .pixels;
         };
         let (short, long) = (image.height.min(image.width), image.height.max(image.width));
-        let long = side * long / short;
+        // In 64 bits on every machine: a side of 2^31 pixels is no reason to wrap.
+        let long = (side as u64 * long as u64 / short as u64) as usize;
         let (height, width) = if image.height <= image.width {
             (side, long)
         } else {
@@ -199,12 +241,13 @@ impl Preprocess {
 const MAX_SIDE: usize = 8192;
 
 /// The normalised value of every code of every channel.
-pub(crate) struct Normaliser {
+pub struct Normaliser {
     tables: Vec<[f32; 256]>,
 }
 
 impl Normaliser {
-    pub(crate) fn new(preprocess: &Preprocess) -> Self {
+    /// Of a transform.
+    pub fn new(preprocess: &Preprocess) -> Self {
         const CODES: Range<usize> = 0..256;
         let tables = preprocess
             .mean
@@ -223,7 +266,10 @@ impl Normaliser {
     }
 
     /// One image from HWC codes to CHW values.
-    pub(crate) fn write(&self, codes: &[u8], values: &mut [f32]) {
+    ///
+    /// # Panics
+    /// Where the codes are not whole pixels, or more than the values.
+    pub fn write(&self, codes: &[u8], values: &mut [f32]) {
         let channels = self.tables.len();
         let planes = values.chunks_exact_mut(codes.len() / channels);
         for (channel, (plane, table)) in planes.zip(&self.tables).enumerate() {
@@ -331,12 +377,5 @@ mod tests {
             let error = preprocess.validate().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
-    }
-
-    #[test]
-    fn survives_toml() {
-        let preprocess = Preprocess::imagenet();
-        let text = toml::to_string(&preprocess).unwrap();
-        assert_eq!(toml::from_str::<Preprocess>(&text).unwrap(), preprocess);
     }
 }
