@@ -309,7 +309,7 @@ impl Prover<'_> {
         }
         self.refuted(
             &stage.name,
-            format!("{truth:?} is not the sum of its operands"),
+            "the factors that it was solved for are not those of its operands",
         )
     }
 

@@ -65,6 +65,15 @@ fn check_input(model: &Model) -> Result<(), EngineError> {
     check_quant("input", input.quant)
 }
 
+fn spelt(quant: ActQuant) -> String {
+    let ActQuant {
+        scale,
+        zero_point,
+        bits,
+    } = quant;
+    format!("has scale {scale}, zero point {zero_point}, {bits} bits")
+}
+
 fn check_quant(at: &str, quant: ActQuant) -> Result<(), EngineError> {
     let ActQuant {
         scale,
@@ -276,10 +285,12 @@ impl<'a> PointCheck<'a> {
                 }
                 Ok(())
             }
-            (Precision::Wide, OutputQuant::Codes(_)) | (_, OutputQuant::Wide { .. }) => self.bad(
-                index,
-                format!("{:?} for {:?}", made.output, stage.precision),
-            ),
+            (Precision::Wide, OutputQuant::Codes(_)) => {
+                self.bad(index, "gives codes where the network has 32-bit values")
+            }
+            (_, OutputQuant::Wide { .. }) => {
+                self.bad(index, "gives 32-bit values where the network has codes")
+            }
             (precision, OutputQuant::Codes(quant)) => {
                 check_quant(
                     &format!("stage `{}` at {}", stage.name, self.point.point),
@@ -290,8 +301,11 @@ impl<'a> PointCheck<'a> {
                     _ if stage.kind == StageKind::Input => Some(self.model.input().quant),
                     _ => None,
                 };
-                if wanted.is_some_and(|wanted| wanted != quant) {
-                    return self.bad(index, format!("{quant:?}, but its operand has {wanted:?}"));
+                if let Some(wanted) = wanted
+                    && wanted != quant
+                {
+                    let what = format!("{}, but its operand {}", spelt(quant), spelt(wanted));
+                    return self.bad(index, what);
                 }
                 let bits = stage.bits(self.point.point.act_bits);
                 if precision != Precision::Operand && quant.bits != bits {
@@ -324,7 +338,7 @@ impl<'a> PointCheck<'a> {
                 },
             ) => {
                 if truth.affine().is_err() {
-                    return self.bad(index, format!("{truth:?} is not finite"));
+                    return self.bad(index, "the factors of the sum are not finite");
                 }
                 self.check_clip(index, *clip)?;
                 self.check_add(index, *requant)
@@ -344,10 +358,7 @@ impl<'a> PointCheck<'a> {
                 self.check_window(index)
             }
             (Form::Copy, Arithmetic::Copy) => Ok(()),
-            _ => self.bad(
-                index,
-                format!("arithmetic of another kind than {:?}", stage.kind),
-            ),
+            _ => self.bad(index, "its arithmetic is not of the stage's kind"),
         }
     }
 
@@ -401,8 +412,8 @@ impl<'a> PointCheck<'a> {
             .all(|&x| i64::try_from(sum(x)).is_ok());
         if requant.k > MAX_SHIFT || !fits {
             let what = format!(
-                "channel {channel}: {requant:?} overflows on [{}, {}]",
-                acc.lo, acc.hi
+                "channel {channel}: multiplier {}, constant {} and shift {} overflow on [{}, {}]",
+                requant.m, requant.c, requant.k, acc.lo, acc.hi
             );
             return self.bad(index, what);
         }
@@ -412,7 +423,9 @@ impl<'a> PointCheck<'a> {
     fn check_add(&self, index: usize, requant: AddRequant) -> Result<(), EngineError> {
         let room = i64::MAX as u64 - (1 << 41);
         if requant.k > MAX_SHIFT || requant.c.unsigned_abs() > room {
-            return self.bad(index, format!("{requant:?} overflows"));
+            let AddRequant { ma, mb, c, k } = requant;
+            let what = format!("multipliers {ma} and {mb}, constant {c} and shift {k} overflow");
+            return self.bad(index, what);
         }
         Ok(())
     }

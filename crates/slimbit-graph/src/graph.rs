@@ -229,18 +229,20 @@ impl Graph {
                 _ => 1..=1,
             };
             if !arity.contains(&node.inputs.len()) {
-                let what = format!(
-                    "{} takes {arity:?} operands, got {}",
-                    node.op.name(),
-                    node.inputs.len()
-                );
+                let least = arity.start();
+                let wanted = match arity.end() - least {
+                    0 => least.to_string(),
+                    _ => format!("{least} or more"),
+                };
+                let (op, got) = (node.op.name(), node.inputs.len());
+                let what = format!("operator `{op}` takes {wanted} operands, not {got}");
                 return wiring(&node.name, what);
             }
             if let Some(channels) = node.op.channels()
                 && !channels.is_sane(LIMIT)
             {
                 let what = format!(
-                    "{channels:?}: a ratio of at least 1 must divide at most {LIMIT} channels"
+                    "its channels are not a ratio of at least 1 to at most {LIMIT} channels"
                 );
                 return wiring(&node.name, what);
             }

@@ -48,7 +48,7 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KernelError::UnknownIsa { name } => {
-                write!(f, "unknown CPU level {name:?}; known are ")?;
+                write!(f, "unknown CPU level `{name}` in SLIMBIT_ISA; known are ")?;
                 let names = Isa::ALL.map(|isa| isa.to_string());
                 f.write_str(&names.join(", "))
             }

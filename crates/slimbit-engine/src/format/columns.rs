@@ -239,11 +239,16 @@ impl PointColumns {
             let taken = taken.map(|rows| rows as i32);
             let stored = &self.stage_rows[3 * index..3 * (index + 1)];
             if stored != taken {
-                return Err((index, format!("{stored:?} rows, wanted {taken:?}")));
+                let what = "its numbers of rescalings, sums and tables are not those of its kind";
+                return Err((index, format!("{what}: {stored:?} instead of {taken:?}")));
             }
             let clipless = !matches!(form, Form::Channels(_) | Form::Pool | Form::Add);
             if clipless && clip != (Clip { lo: 0, hi: 0 }) {
-                return Err((index, format!("{clip:?} where nothing is clipped")));
+                let Clip { lo, hi } = clip;
+                return Err((
+                    index,
+                    format!("clips to [{lo}, {hi}] where nothing is clipped"),
+                ));
             }
             let output = self.output(index).map_err(|what| (index, what))?;
             stages.push(StageModel { output, arithmetic });

@@ -55,7 +55,7 @@ fn read(
     lay_recipes(&mut settings, &asked, MOST_BASES)?;
     overlay(&mut settings, asked);
     let config: TrainConfig = serde_path_to_error::deserialize(Value::Table(settings))
-        .map_err(|e| TrainError::value(e.path().to_string(), one_line(e.inner().message())))?;
+        .map_err(|e| TrainError::value(e.path().to_string(), spelt(e.inner().message())))?;
     config.validate()?;
     Ok(config)
 }
@@ -101,6 +101,29 @@ fn table_of(config: &TrainConfig) -> Table {
 /// A parser's message without the drawing of the place, which spans lines.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What `serde` says of a value, without the names of Rust's types.
+fn spelt(message: &str) -> String {
+    let message = one_line(message);
+    let Some((what, wanted)) = message.rsplit_once("expected ") else {
+        return message;
+    };
+    let wanted = match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "path string" | "a string" => "text in quotes",
+        other => other,
+    };
+    let what = what.replace("floating point", "number");
+    let what = what
+        .trim_start_matches("invalid type: ")
+        .trim_start_matches("invalid value: ")
+        .trim_end_matches(", ");
+    format!("{what}; expected {wanted}")
 }
 
 fn check_keys(origin: &str, asked: &Table, known: &Table, prefix: &str) -> Result<(), TrainError> {
@@ -310,7 +333,7 @@ mod tests {
             (
                 "epochs = \"ten\"",
                 NONE,
-                "setting `epochs`: invalid type: string \"ten\", expected u64",
+                "setting `epochs`: string \"ten\"; expected a whole number of at least 0",
             ),
         ] {
             let error = TrainConfig::from_toml(text, overrides).unwrap_err();

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use slimbit_graph::Point;
 
-use super::{MemoryArgs, at_least_one};
+use super::MemoryArgs;
+use super::numbers::*;
 use crate::machine::parse_threads;
 
 /// Arguments of `inspect`.
@@ -91,13 +92,13 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub limit: usize,
     /// Signal-to-noise ratio of a stage, in dB, below which the networks have parted.
-    #[arg(long, value_name = "DB", default_value_t = 20.0)]
+    #[arg(long, value_name = "DB", default_value_t = 20.0, value_parser = number)]
     pub threshold: f64,
     /// Fold scales between layers of the float network first, as `quantize --equalise` does.
     #[arg(long)]
     pub equalise: bool,
     /// Exit with an error if any stage has a lower ratio than this.
-    #[arg(long, value_name = "DB")]
+    #[arg(long, value_name = "DB", value_parser = number)]
     pub fail_below: Option<f64>,
     /// Show every stage instead of the worst.
     #[arg(long)]

@@ -7,7 +7,8 @@ use slimbit_data::Holdout;
 use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
-use super::{GridArgs, MemoryArgs, above_zero, at_least_one};
+use super::numbers::*;
+use super::{GridArgs, MemoryArgs};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct HoldoutArgs {
     pub holdout: Option<Holdout>,
     /// Decides which images are held out: the same for every command with the same folder, holdout and
     /// seed [default: --seed, or 0].
-    #[arg(long, value_name = "SEED", requires = "holdout")]
+    #[arg(long, value_name = "SEED", requires = "holdout", value_parser = whole::<u64>)]
     pub holdout_seed: Option<u64>,
 }
 
@@ -98,7 +99,7 @@ pub struct ProbeArgs {
     #[arg(long, default_value = "all")]
     pub labels: LabelBudget,
     /// Decides which labels are drawn, and the start and order of the linear classifier's training.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Repeat with this many seeds, from --seed on, and give the mean and the standard deviation.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]

@@ -4,6 +4,7 @@ mod deployed;
 mod evaluate;
 mod manual;
 mod networks;
+mod numbers;
 mod shared;
 mod train;
 
@@ -101,28 +102,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("not a whole number of at least 1".to_owned()),
-    }
-}
-
-/// A batch whose statistics mean something.
-fn at_least_two(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 1 => Ok(number),
-        _ => Err("not a whole number of at least 2".to_owned()),
-    }
-}
-
-fn above_zero(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("not a number above 0".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +122,25 @@ mod tests {
         }
         assert!(!quoted, "{line}");
         words
+    }
+
+    /// A word that is no number, bit-width, share or name.
+    #[test]
+    fn what_cannot_be_parsed_is_refused_in_plain_words() {
+        let root = Cli::command();
+        for command in root.get_subcommands() {
+            for argument in command.get_arguments().filter(|a| a.get_long().is_some()) {
+                let option = format!("--{}=§", argument.get_long().unwrap());
+                let words = ["slimbit", command.get_name(), &option];
+                let error = match Cli::try_parse_from(words) {
+                    Ok(_) => continue,
+                    Err(error) => error.to_string(),
+                };
+                for part in ["digit", "target type", "float literal", "u64", "usize"] {
+                    assert!(!error.contains(part), "{words:?}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

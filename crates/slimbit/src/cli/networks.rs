@@ -8,7 +8,8 @@ use slimbit_graph::{Point, Width};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
 
-use super::{CardArgs, at_least_one};
+use super::CardArgs;
+use super::numbers::*;
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
@@ -29,7 +30,7 @@ pub struct ImportArgs {
     #[arg(short, long)]
     pub output: PathBuf,
     /// Random weights of this seed instead of a checkpoint, for benchmarks.
-    #[arg(long, value_name = "SEED", requires = "arch")]
+    #[arg(long, value_name = "SEED", requires = "arch", value_parser = whole::<u64>)]
     pub random: Option<u64>,
     /// Classes of a network of random weights.
     #[arg(long, default_value_t = 1000, requires = "random", value_parser = at_least_one)]
@@ -230,7 +231,7 @@ pub struct QuantizeArgs {
     pub equalise: bool,
     /// Weights of this many bits and fewer are rounded so that their layer's output changes least;
     /// above, and with 0 all, each to its nearest code.
-    #[arg(long, default_value_t = 6, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=8))]
+    #[arg(long, default_value_t = 6, value_name = "BITS", value_parser = up_to_eight)]
     pub reconstruct: u8,
     /// Reconstruct for the inputs of the float network instead of those of the quantised one.
     #[arg(long)]

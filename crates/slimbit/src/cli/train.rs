@@ -7,7 +7,8 @@ use slimbit_graph::Width;
 use slimbit_train::finetune::Freeze;
 use slimbit_train::probe::LabelBudget;
 
-use super::{HoldoutArgs, above_zero, at_least_two};
+use super::HoldoutArgs;
+use super::numbers::*;
 
 /// Arguments of `quickstart`.
 #[derive(Args, Debug)]
@@ -128,14 +129,14 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "N|all", default_value = "0")]
     pub freeze: Freeze,
     /// Epochs in which only the classifier learns, as a linear probe, before the first step.
-    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0, value_parser = whole::<usize>)]
     pub warm_head: usize,
     /// Factor of the learning rate from each layer to the one below it, above 0 and up to 1.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number)]
     pub layer_decay: f64,
     /// Passes over the labelled images; the rate falls to a tenth after 60 % and after 80 % of them
     /// [default: 20].
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = epochs)]
     pub epochs: Option<u64>,
     /// Learning rate [default: 0.05; with --freeze all 30 for a batch of 512, in proportion].
     #[arg(long, value_parser = above_zero)]
@@ -144,10 +145,10 @@ pub struct FinetuneArgs {
     #[arg(long, value_parser = at_least_two)]
     pub batch: Option<usize>,
     /// L2 penalty [default: 1e-4; with --freeze all none].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub weight_decay: Option<f64>,
     /// Decides the labels drawn, the order of the images, their crops and the classifier's start.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Do not flip images, where left and right matter.
     #[arg(long)]
