@@ -88,7 +88,7 @@ impl Loader {
         let (batch, images) = (loader.config.batch, loader.dataset.len());
         if batch == 0 || loader.batches() == 0 {
             let reason = format!(
-                "{batch} does not fit {images} images; choose 1..={images} or drop_last = false"
+                "{batch} does not fit {images} images; choose at most {images} or drop_last = false"
             );
             return Err(DataError::setting("loader.batch", reason));
         }

@@ -183,6 +183,15 @@ fn shortened(line: &str) -> String {
     format!("{start} … ({left_out} characters left out) … {end}")
 }
 
+/// A number of things: `1 image`, `2 classes`.
+pub fn count(number: usize, thing: &str) -> String {
+    match (number, thing.ends_with('s')) {
+        (1, _) => format!("1 {thing}"),
+        (_, true) => format!("{number} {thing}es"),
+        (_, false) => format!("{number} {thing}s"),
+    }
+}
+
 /// The text with its control characters spelt out, so that the name of a file cannot move the cursor. Line ends,
 /// tabs and styles stay.
 pub fn printable(text: &str) -> String {
@@ -239,6 +248,13 @@ mod tests {
         assert_eq!(printable("\x07\r\u{9b}"), "\\x07\\x0d\\x9b");
         assert_eq!(printable("\x1b[1;31mred\x1b[0m"), "\x1b[1;31mred\x1b[0m");
         assert_eq!(printable("\x1b]0;title\x1b[2J"), "\\x1b]0;title\\x1b[2J");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let counts = [(0, "image"), (1, "class"), (2, "class")];
+        let texts = counts.map(|(number, thing)| count(number, thing));
+        assert_eq!(texts, ["0 images", "1 class", "2 classes"]);
     }
 
     #[test]

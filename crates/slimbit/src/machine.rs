@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use slimbit_kernels::Isa;
 
+use crate::console::count;
+
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -23,9 +25,8 @@ pub fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads) if (1..=most).contains(&threads) => Ok(threads),
         _ => Err(format!(
-            "expected a number of threads of at least 1 and at most {most}; this machine has {} {}",
-            cores(),
-            if cores() == 1 { "core" } else { "cores" }
+            "expected a number of threads of at least 1 and at most {most}; this machine has {}",
+            count(cores(), "core")
         )),
     }
 }
@@ -106,8 +107,11 @@ impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{}, {} cores, {}, {}",
-            self.cpu, self.cores, self.isa, self.system
+            "{}, {}, {}, {}",
+            self.cpu,
+            count(self.cores, "core"),
+            self.isa,
+            self.system
         )
     }
 }

@@ -10,7 +10,7 @@ use slimbit_kernels::Isa;
 use super::Outcome;
 use super::features::{open_model, points_of};
 use crate::cli::BenchArgs;
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 use crate::machine::Machine;
 use crate::results::Latency;
 use crate::table::{Table, csv};
@@ -71,10 +71,10 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     say!(
-        "{machine}; threads {}, batch {}, {} runs",
-        args.threads,
+        "{machine}; {}, batch {}, {}",
+        count(args.threads, "thread"),
         args.batch,
-        args.repeat
+        count(args.repeat, "run")
     )?;
     say!("{}", level(&machine.isa))?;
     let mut table = Table::new([

@@ -17,7 +17,7 @@ use slimbit_quant::equalise;
 use super::features::{Images, PREPROCESS, open_model, preprocess_of};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 use crate::table::{Table, csv};
 
 /// Images whose tensors are kept together.
@@ -158,10 +158,10 @@ fn print(
     point: Point,
 ) -> Result<()> {
     say!(
-        "{} and {} at {point}, on {} images",
+        "{} and {} at {point}, on {}",
         args.reference.display(),
         args.model.display(),
-        report.images
+        count(report.images, "image")
     )?;
     say!("{}", table(args, report, finding))?;
     let Some(finding) = finding else {

@@ -19,7 +19,7 @@ use super::features::{
 use super::forward;
 use super::output::{self, Product};
 use crate::cli::{EmbedArgs, SplitArg};
-use crate::console::say;
+use crate::console::{count, say};
 
 /// A file format, told by the file's name.
 #[derive(Clone, Copy)]
@@ -79,16 +79,16 @@ pub(super) fn execute(args: &EmbedArgs) -> Result<Outcome> {
             .with_context(|| writing(&list))?;
     }
     say!(
-        "{}: {} images of {} ({}), {} values of `{output}` each, at {point}",
+        "{}: {} of {} ({}), {} of `{output}` each, at {point}",
         args.output.display(),
-        embeddings.names.len(),
+        count(embeddings.names.len(), "image"),
         printable(&args.images),
         match args.split {
             SplitArg::All => "all",
             SplitArg::Train => "the train split",
             SplitArg::Test => "the test split",
         },
-        embeddings.dim
+        count(embeddings.dim, "value")
     )?;
     Ok(Outcome::Done)
 }

@@ -16,7 +16,7 @@ use super::output::{self, Product};
 use super::progress::Meter;
 use super::{Outcome, export_onnx, progress, weigh};
 use crate::cli::{CardArgs, ExportArgs};
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 
 /// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
 const STATISTICS: &str = "statistics.json";
@@ -57,9 +57,9 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         }))?;
     } else {
         say!(
-            "{}: {} points in {bytes} bytes; stored separately they would take {separate} bytes",
+            "{}: {} in {bytes} bytes; stored separately they would take {separate} bytes",
             output.display(),
-            points.len()
+            count(points.len(), "point")
         )?;
     }
     Ok(Outcome::Done)

@@ -19,7 +19,7 @@ use super::forward::{self, Vectors};
 use super::output::{self, Product};
 use super::{Outcome, quantize};
 use crate::cli::{ExportArgs, OnnxArgs};
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 
 pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result<Outcome> {
     output::check_file(output, Product::Onnx, &[source])?;
@@ -50,7 +50,11 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     let bytes = onnx::export_float(&network, options)?;
     write(output, &bytes)?;
     if !args.json {
-        say!("{}: float, {} bytes", output.display(), bytes.len())?;
+        say!(
+            "{}: float, {}",
+            output.display(),
+            count(bytes.len(), "byte")
+        )?;
     }
     let mut summary = json!({ "bytes": bytes.len() });
     if let Some(folder) = &args.onnx.check {
@@ -85,10 +89,10 @@ fn quantised(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
         )?;
         if made.clamped_weights > 0 || made.coarsened_channels > 0 {
             say!(
-                "not exactly as the engine: {} weights clamped where a slope is negative, {} \
-                 channels coarsened to fit their bias",
-                made.clamped_weights,
-                made.coarsened_channels
+                "not exactly as the engine: {} clamped where a slope is negative, {} coarsened to \
+                 fit their bias",
+                count(made.clamped_weights, "weight"),
+                count(made.coarsened_channels, "channel")
             )?;
         }
     }
@@ -176,8 +180,8 @@ impl<'a> Check<'a> {
                     let same = agreeing(ours, theirs, width);
                     row["same_top1"] = json!(same);
                     text += &format!(
-                        "same top-1 in {same} of {} images ({:.2} %), ",
-                        self.images,
+                        "same top-1 in {same} of {} ({:.2} %), ",
+                        count(self.images, "image"),
                         100.0 * same as f64 / self.images.max(1) as f64
                     );
                 }

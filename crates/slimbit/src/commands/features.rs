@@ -11,7 +11,7 @@ use slimbit_train::probe::Features;
 
 use super::forward;
 use crate::cli::{HoldoutArgs, MemoryArgs};
-use crate::console::note;
+use crate::console::{count, note};
 
 pub(super) use slimbit_engine::PREPROCESS;
 
@@ -112,16 +112,16 @@ pub(super) fn open_test(path: &Path, holdout: &HoldoutArgs, seed: u64) -> Result
 
 /// Says which images of a folder are measured on and not learnt from.
 pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64) {
-    let count = test.len();
+    let held = test.len();
     let classes = match test.classes().len() {
         0 => String::new(),
         1 => ", of one class".to_owned(),
         classes => format!(", spread over {classes} classes"),
     };
     note!(
-        "held out of {}: {count} of {} images{classes} (seed {seed})",
+        "held out of {}: {held} of {}{classes} (seed {seed})",
         printable(path),
-        count + others
+        count(held + others, "image")
     );
 }
 

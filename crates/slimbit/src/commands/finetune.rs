@@ -12,7 +12,7 @@ use super::features::{Images, PREPROCESS, say_held_out};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, progress, quantize};
 use crate::cli::FinetuneArgs;
-use crate::console::{self, note, say};
+use crate::console::{self, count, note, say};
 
 /// The tuned network, in the folder of the fine-tuning.
 const NETWORK: &str = "network.safetensors";
@@ -37,7 +37,9 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
     }
     let (images, classes) = tuner.labels();
     note!(
-        "{images} labelled images of {classes} classes, at {}",
+        "{} of {}, at {}",
+        count(images, "labelled image"),
+        count(classes, "class"),
         tuner.config().width
     );
     if train(&mut tuner)? == Ending::Interrupted {
@@ -59,8 +61,9 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         match top1 {
             Some((correct, of)) => {
                 say!(
-                    "float top-1 {:.2} %, {correct} of {of} test images",
-                    percent(correct, of)
+                    "float top-1 {:.2} %, {correct} of {}",
+                    percent(correct, of),
+                    count(of, "test image")
                 )?;
             }
             None => say!(

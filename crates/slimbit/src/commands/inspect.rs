@@ -9,7 +9,7 @@ use super::card::shortened;
 use super::features::{PREPROCESS, open_file, points_of};
 use super::{Outcome, card, weigh};
 use crate::cli::InspectArgs;
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 use crate::table::{Table, csv};
 
 pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
@@ -65,10 +65,10 @@ fn verdict(proof: &Result<ProofReport, EngineError>) -> String {
 
 fn summary(args: &InspectArgs, model: &Model, points: &[Point], bytes: u64) -> Result<()> {
     say!(
-        "{}: {}, {} points, {bytes} bytes, grid {}",
+        "{}: {}, {}, {bytes} bytes, grid {}",
         args.file.display(),
         printable(model.graph().name()),
-        model.points().len(),
+        count(model.points().len(), "point"),
         model.grid()
     )?;
     say!(

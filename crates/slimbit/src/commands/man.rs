@@ -10,7 +10,7 @@ use slimbit_engine::replace_file;
 use super::Outcome;
 use super::output::{self, Product};
 use crate::cli::{Cli, ManArgs};
-use crate::console::say;
+use crate::console::{count, say};
 use crate::version;
 
 pub(super) fn execute(args: &ManArgs) -> Result<Outcome> {
@@ -23,7 +23,7 @@ pub(super) fn execute(args: &ManArgs) -> Result<Outcome> {
     for (name, text) in &pages {
         write(&args.out.join(name), text)?;
     }
-    say!("{}: {} pages", args.out.display(), pages.len())?;
+    say!("{}: {}", args.out.display(), count(pages.len(), "page"))?;
     Ok(Outcome::Done)
 }
 

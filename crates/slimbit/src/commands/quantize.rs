@@ -14,7 +14,7 @@ use super::output::{self, Product};
 use super::progress::Meter;
 use super::{Outcome, progress};
 use crate::cli::QuantizeArgs;
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 use crate::table::Table;
 
 pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
@@ -135,9 +135,10 @@ fn report(
         return Ok(());
     }
     say!(
-        "{}: {} points in {bytes} bytes, calibrated on {images} images",
+        "{}: {} in {bytes} bytes, calibrated on {}",
         args.output.display(),
-        points.len()
+        count(points.len(), "point"),
+        count(images, "image")
     )?;
     let mut table = Table::new(["point", "worst layer", "its error / variance"]).names(2);
     for (point, layers) in points.iter().zip(&made.errors) {

@@ -20,7 +20,7 @@ use super::features::{
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{Outcome, export, progress};
 use crate::cli::{CardArgs, HoldoutArgs, ReadinessArgs};
-use crate::console;
+use crate::console::{self, count};
 use crate::table::csv;
 
 /// Below this predicted loss a point is ready, and above the second it is not. docs/evaluate.md says
@@ -112,9 +112,9 @@ pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
     };
     if images.len() <= args.neighbours {
         bail!(
-            "{} holds {} images, too few for {} neighbours each; give more images or lower --neighbours",
+            "{} holds {}, too few for {} neighbours each; give more images or lower --neighbours",
             args.images.display(),
-            images.len(),
+            count(images.len(), "image"),
             args.neighbours
         );
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use comfy_table::{Cell, Color};
 
 use super::{LIGHTS, Light, Readiness, Report};
-use crate::console::say;
+use crate::console::{count, say};
 use crate::table::{Table, coloured};
 
 /// Prints a row per point, then the stages behind those that are not ready (`all`: behind every one).
@@ -15,16 +15,16 @@ pub(super) fn print(report: &Report, all: bool) -> Result<()> {
         say!("{stages}")?;
     }
     say!(
-        "agreement with the float full width on {} images, {} neighbours each; loss up to {} is green, up to {} yellow",
-        report.images,
-        report.neighbours,
+        "agreement with the float full width on {}, {} each; loss up to {} is green, up to {} yellow",
+        count(report.images, "image"),
+        count(report.neighbours, "neighbour"),
         LIGHTS[0],
         LIGHTS[1]
     )?;
     if let Some(correlation) = report.rank_correlation {
         say!(
-            "rank correlation of the prediction with kNN accuracy over {} points: {correlation:.3}",
-            report.points.len()
+            "rank correlation of the prediction with kNN accuracy over {}: {correlation:.3}",
+            count(report.points.len(), "point")
         )?;
     }
     Ok(())
