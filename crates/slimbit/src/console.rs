@@ -52,7 +52,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
     })
 });
 
-/// From here on only results, warnings of what may be wrong with them and errors are printed.
+/// From here on only results and errors are printed.
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }

@@ -4,6 +4,7 @@
 //! This crate joins the workspace's libraries under one name and holds the command line. A device
 //! that only runs models needs no more than [`engine`].
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub use slimbit_data as data;
 pub use slimbit_engine as engine;

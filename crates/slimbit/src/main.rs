@@ -1,5 +1,6 @@
 //! The Slimbit command line.
 #![deny(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod memory;
 mod panics;

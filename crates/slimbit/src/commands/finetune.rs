@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -130,10 +131,14 @@ fn train(tuner: &mut FineTuner) -> Result<Ending> {
     let (done, steps) = tuner.progress();
     let bar = progress::training(done, steps);
     let stop = tuner.stop_flag();
+    let (batch, mut last) = (tuner.config().batch as f64, Instant::now());
     let ending = tuner.run(&mut |record| {
+        let seconds = std::mem::replace(&mut last, Instant::now()).elapsed();
+        let seconds = seconds.as_secs_f64();
         bar.set_position(record.step + 1);
         bar.set_message(format!(
-            "epoch {} | loss {:.3} | batch top-1 {:.1} % | lr {:.4}",
+            "{:.0} images/s, {seconds:.2} s a step | epoch {} | loss {:.3} | batch top-1 {:.1} % | lr {:.4}",
+            batch / seconds.max(1e-9),
             record.epoch + 1,
             record.loss,
             100.0 * record.accuracy,

@@ -218,8 +218,8 @@ impl State {
             let _ = write!(line, " {percent:3.0} % ({done} of {length})");
         }
         let _ = match self.remaining(elapsed) {
-            Some(left) => write!(line, ", {:#} left", HumanDuration(left)),
-            None => write!(line, ", {:#} so far", HumanDuration(elapsed)),
+            Some(left) => write!(line, ", {} left", HumanDuration(left)),
+            None => write!(line, ", {} so far", HumanDuration(elapsed)),
         };
         if !self.message.is_empty() {
             let _ = write!(line, " | {}", self.message);
