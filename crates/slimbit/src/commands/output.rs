@@ -113,18 +113,13 @@ fn check_writable(folder: &Path, output: &Path) -> Result<()> {
     let attempt = tempfile::Builder::new()
         .prefix(".slimbit-")
         .tempfile_in(folder);
-    // The path that `tempfile` adds is that of a file which nobody asked for.
-    let reason = |error: io::Error| match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error,
+    let Err(error) = attempt else {
+        return Ok(());
     };
-    match attempt {
-        Ok(_) => Ok(()),
-        Err(error) => bail!(
-            "cannot write {output}: no file can be made in {place}: {}",
-            reason(error)
-        ),
-    }
+    // What `tempfile` adds to the system's reason is the path of a file which nobody asked for.
+    let reason = error.get_ref().and_then(std::error::Error::source);
+    let reason = reason.map_or_else(|| error.to_string(), ToString::to_string);
+    bail!("cannot write {output}: no file can be made in {place}: {reason}")
 }
 
 impl Product {
@@ -299,6 +294,8 @@ mod tests {
             refused(Path::new("/dev/null"), Product::Slim, &[], "not a regular");
             let nowhere = Path::new("/proc/a.slim");
             refused(nowhere, Product::Slim, &[], "no file can be made");
+            let error = check_file(nowhere, Product::Slim, &[]).unwrap_err();
+            assert!(!error.to_string().contains(".slimbit-"), "{error}");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
