@@ -9,7 +9,7 @@ use crate::machine;
 pub struct MemoryArgs {
     /// Refuse a network that takes more than this for activations and weights, in MiB; by default
     /// three quarters of the machine's memory.
-    #[arg(long, value_name = "MIB", value_parser = super::at_least_one)]
+    #[arg(long, value_name = "MIB", value_parser = super::numbers::at_least_one)]
     pub memory: Option<usize>,
 }
 

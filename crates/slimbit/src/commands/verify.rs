@@ -15,7 +15,7 @@ use super::export::{latest_checkpoint, params_for, read_statistics};
 use super::features::{Images, open_model, points_of, preprocess_of};
 use super::{Outcome, progress};
 use crate::cli::VerifyArgs;
-use crate::console::{self, say};
+use crate::console::{self, count, say};
 use crate::table::{Table, csv};
 
 /// Differing codes of one stage, over all points and images.
@@ -122,8 +122,8 @@ fn verdict(broken: usize, codes: usize, points: usize, images: usize) -> String 
     let levels: Vec<String> = Isa::available().iter().map(Isa::to_string).collect();
     let what = format!(
         "{} and {}, on {}",
-        counted(points, "point"),
-        counted(images, "image"),
+        count(points, "point"),
+        count(images, "image"),
         levels.join(", ")
     );
     match broken {
@@ -131,11 +131,6 @@ fn verdict(broken: usize, codes: usize, points: usize, images: usize) -> String 
         1 => format!("NOT verified: 1 of {codes} codes differs, at {what}"),
         _ => format!("NOT verified: {broken} of {codes} codes differ, at {what}"),
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }
 
 /// What the table's columns compare.
