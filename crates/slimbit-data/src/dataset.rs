@@ -2,8 +2,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::formats::Pixels;
 use crate::formats::folder::Folder;
-use crate::formats::{Pixels, picture};
+use crate::formats::picture::{self, Held};
 use crate::skipped::{self, Damage, Skipped};
 use crate::{DataError, Holdout, Image, escape_name, open, printable};
 
@@ -98,6 +99,14 @@ impl Dataset {
     /// As [`Self::open`], and [`DataError::Corrupt`] where splits hold images of different shapes.
     pub fn open_all(path: impl AsRef<Path>) -> Result<Self, DataError> {
         open::find(path.as_ref())?.open_all()
+    }
+
+    /// Whether a path has such a split; no image is read.
+    ///
+    /// # Errors
+    /// [`DataError`] when nothing is recognised or something cannot be read.
+    pub fn has_split(path: impl AsRef<Path>, split: Split) -> Result<bool, DataError> {
+        Ok(open::find(path.as_ref())?.has(split))
     }
 
     /// Opens what is measured on where nothing is learnt: the test split, or all images where there is
@@ -348,6 +357,23 @@ impl Dataset {
     /// [`DataError::Decode`] for a picture that turns out to be damaged, which is also added to
     /// [`Self::skipped`]; [`DataError::Io`] when it cannot be read; [`DataError::OutOfRange`].
     pub fn image(&self, index: usize) -> Result<Image, DataError> {
+        Ok(self.held(index)?.image)
+    }
+
+    /// What `use_it` makes of an image. Until it returns, the image counts as being decoded, so that
+    /// the images of all threads together stay within the bound of [`open_image`](crate::open_image).
+    ///
+    /// # Errors
+    /// As [`Self::image`].
+    pub fn with_image<T>(
+        &self,
+        index: usize,
+        use_it: impl FnOnce(&Image) -> T,
+    ) -> Result<T, DataError> {
+        Ok(use_it(&self.held(index)?.image))
+    }
+
+    fn held(&self, index: usize) -> Result<Held, DataError> {
         if index >= self.len() {
             return Err(DataError::OutOfRange {
                 index,
@@ -360,12 +386,12 @@ impl Dataset {
                 let size = channels * height * width;
                 let row = rows.as_ref().map_or(index, |rows| rows[index]);
                 let pixels = pixels[row * size..][..size].to_vec();
-                Ok(Image {
+                Ok(Held::free(Image {
                     channels,
                     height,
                     width,
                     pixels,
-                })
+                }))
             }
             Source::Files(files) => picture::decode(&files[index]).inspect_err(|error| {
                 if let DataError::Decode { path, reason } = error {
@@ -379,11 +405,11 @@ impl Dataset {
     ///
     /// Only damage is passed over: a picture that cannot be *read* now may be readable after a
     /// restart, and then the resumed run would see other images than the run it continues.
-    pub(crate) fn readable_from(&self, index: usize) -> Result<(usize, Image), DataError> {
+    pub(crate) fn readable_from(&self, index: usize) -> Result<(usize, Held), DataError> {
         for index in (index..self.len()).chain(0..index) {
-            match self.image(index) {
+            match self.held(index) {
                 Err(DataError::Decode { .. }) => {}
-                result => return result.map(|image| (index, image)),
+                result => return result.map(|held| (index, held)),
             }
         }
         Err(self.no_image_left())

@@ -157,9 +157,12 @@ impl fmt::Display for DataError {
             }
             DataError::Empty { path, skipped } => write!(
                 f,
-                "no readable image in {}: all {skipped} candidates are corrupt; copy or \
-                 download the data again",
-                printable(path)
+                "no readable image in {}: {} corrupt; copy or download the data again",
+                printable(path),
+                match skipped {
+                    1 => "the only candidate is".to_owned(),
+                    _ => format!("all {skipped} candidates are"),
+                }
             ),
             DataError::Unusable {
                 path,
@@ -167,7 +170,7 @@ impl fmt::Display for DataError {
                 reasons,
             } => write!(
                 f,
-                "no usable image in {}: {skipped} left out ({reasons}); give a folder of JPEG, PNG, \
+                "no usable image in {}: {skipped} left out, {reasons}; give a folder of JPEG, PNG, \
                  BMP, GIF, TIFF, WebP or PNM pictures",
                 printable(path)
             ),

@@ -91,10 +91,15 @@ impl EvalBatches<'_> {
             self.next = range.end;
             let images = range
                 .into_par_iter()
-                .map(|index| match self.dataset.image(index) {
-                    Ok(image) => Ok(Some((index, self.preprocess.codes(&image)))),
-                    Err(DataError::Decode { .. }) => Ok(None),
-                    Err(error) => Err(error),
+                .map(|index| {
+                    match self
+                        .dataset
+                        .with_image(index, |image| self.preprocess.codes(image))
+                    {
+                        Ok(codes) => Ok(Some((index, codes))),
+                        Err(DataError::Decode { .. }) => Ok(None),
+                        Err(error) => Err(error),
+                    }
                 })
                 .collect::<Result<Vec<_>, DataError>>()?;
             let (indices, codes): (Vec<usize>, Vec<Vec<u8>>) = images.into_iter().flatten().unzip();

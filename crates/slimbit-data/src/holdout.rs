@@ -57,7 +57,8 @@ impl Holdout {
                 more => format!("each of the {more} classes"),
             };
             let reason = format!(
-                "{self} of {images} images cannot be held out: {classes} must keep an image, which leaves {spare} at most"
+                "{self} of {images} image{} cannot be held out: {classes} must keep one, which leaves {spare} at most",
+                if images == 1 { "" } else { "s" }
             );
             return Err(DataError::setting("holdout", reason));
         }
@@ -187,7 +188,7 @@ mod tests {
             .draw(1, None, 1)
             .unwrap_err()
             .to_string();
-        assert!(error.contains("50% of 1 images"), "{error}");
+        assert!(error.contains("50% of 1 image cannot"), "{error}");
     }
 
     #[test]

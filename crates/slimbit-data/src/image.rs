@@ -5,13 +5,18 @@ use slimbit_engine::Image;
 use crate::DataError;
 use crate::formats::picture;
 
-/// Decodes a picture file, told by its content.
+/// Decodes a picture file, told by its content: grey stays grey, everything else becomes RGB,
+/// transparency is dropped, 16 bits and floats in 0 to 1 become 8 bits, of an animation it is the first
+/// frame, and the orientation in EXIF is not applied.
+///
+/// The file may have 512 MiB. Decoding takes at most twice its size and 384 MiB; what would take more
+/// is refused before it is decoded.
 ///
 /// # Errors
-/// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture or
-/// damaged.
+/// [`DataError::Io`] where it cannot be read, [`DataError::Decode`] where it is not a picture, damaged
+/// or too large.
 pub fn open_image(path: impl AsRef<Path>) -> Result<Image, DataError> {
-    picture::decode(path.as_ref())
+    Ok(picture::decode(path.as_ref())?.image)
 }
 
 /// An image of `testdata/pillow`, which Pillow made.

@@ -32,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 mod augment;
+mod budget;
 mod dataset;
 mod error;
 mod eval;

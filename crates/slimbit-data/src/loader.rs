@@ -215,8 +215,8 @@ impl Producer for Views {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let (index, image) = self.dataset.readable_from(wanted)?;
-            let image = image.with_channels(self.preprocess.channels);
+            let (index, held) = self.dataset.readable_from(wanted)?;
+            let image = held.image.with_channels(self.preprocess.channels);
             for (view, values) in views.iter_mut().enumerate() {
                 self.write(&image, wanted, view, &mut values[slot * len..][..len]);
             }

@@ -8,6 +8,9 @@ use crate::printable;
 /// Names that a warning gives before it only counts.
 const NAMED: usize = 3;
 
+/// Reasons that a warning gives before it only counts.
+const GROUPS: usize = 6;
+
 /// Damaged pictures that are reported one by one before they are only counted.
 const REPORTED: usize = 5;
 
@@ -69,8 +72,8 @@ impl Damage {
     }
 }
 
-/// What is left out below a folder by reason, the first of each by name: "outside the class folders:
-/// a.jpg, b.jpg".
+/// What is left out below a folder by reason, the first of each by name: "a.jpg and b.jpg (outside the
+/// class folders)".
 pub(crate) fn summary(folder: &Path, skipped: &[Skipped]) -> String {
     let mut groups: Vec<(&str, Vec<&Path>)> = Vec::new();
     for Skipped { path, reason } in skipped {
@@ -81,11 +84,11 @@ pub(crate) fn summary(folder: &Path, skipped: &[Skipped]) -> String {
         }
     }
     groups.sort_by_key(|(_, paths)| std::cmp::Reverse(paths.len()));
-    let named = groups.iter().take(NAMED);
+    let named = groups.iter().take(GROUPS);
     let mut texts: Vec<String> = named
-        .map(|(reason, paths)| format!("{reason}: {}", names(paths.iter().copied())))
+        .map(|(reason, paths)| format!("{} ({reason})", names(paths.iter().copied())))
         .collect();
-    let others = groups.iter().skip(NAMED);
+    let others = groups.iter().skip(GROUPS);
     let more: usize = others.map(|(_, paths)| paths.len()).sum();
     if more > 0 {
         texts.push(format!("and {more} for other reasons"));
@@ -98,7 +101,11 @@ pub(crate) fn names<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> Strin
     let more = paths.len().saturating_sub(NAMED);
     let named: Vec<_> = paths.take(NAMED).map(printable).collect();
     match more {
-        0 => named.join(", "),
+        0 => match named.split_last() {
+            Some((last, [])) => last.to_string(),
+            Some((last, others)) => format!("{} and {last}", others.join(", ")),
+            None => String::new(),
+        },
         _ => format!("{} and {more} more", named.join(", ")),
     }
 }
@@ -145,11 +152,11 @@ mod tests {
         skipped.insert(1, Skipped::new("p/a\nb.png".into(), "truncated"));
         assert_eq!(
             summary(Path::new("p"), &skipped),
-            "outside the class folders: 0.jpg, 1.jpg, 2.jpg and 2 more; truncated: a\\nb.png"
+            "0.jpg, 1.jpg, 2.jpg and 2 more (outside the class folders); a\\nb.png (truncated)"
         );
-        for (index, name) in ["x", "y", "z"].into_iter().enumerate() {
-            skipped.push(Skipped::new(name.into(), format!("odd {index}")));
+        for index in 0..7 {
+            skipped.push(Skipped::new("x".into(), format!("odd {index}")));
         }
-        assert!(summary(Path::new("p"), &skipped).ends_with("; and 2 for other reasons"));
+        assert!(summary(Path::new("p"), &skipped).ends_with("; and 3 for other reasons"));
     }
 }

@@ -39,8 +39,8 @@ pub fn eval_images(
             "0 images are none to look at; choose at least 1",
         ));
     }
-    let read = |index: usize| match dataset.image(index) {
-        Ok(image) => Ok(Some(preprocess.codes(&image))),
+    let read = |index: usize| match dataset.with_image(index, |image| preprocess.codes(image)) {
+        Ok(codes) => Ok(Some(codes)),
         // The dataset reports it.
         Err(DataError::Decode { .. }) => Ok(None),
         Err(error) => Err(error),

@@ -429,7 +429,7 @@ fn a_folder_of_nothing_usable_says_why() {
     let root = folder(&[("1.heic", vec![0; 9]), ("2.heic", vec![0; 9])]);
     let error = refusal(root.path());
     assert!(
-        error.contains("2 left out") && error.contains("1.heic, 2.heic"),
+        error.contains("2 left out") && error.contains("1.heic and 2.heic (a format"),
         "{error}"
     );
 }

@@ -185,7 +185,7 @@ fn unusable(entry: &DirEntry) -> Option<&'static str> {
     let ending = entry.path().extension()?.to_str()?.to_ascii_lowercase();
     UNSUPPORTED
         .contains(&ending.as_str())
-        .then_some("of a format that is not supported; convert it to JPEG or PNG")
+        .then_some("a format that is not supported: convert it to JPEG or PNG")
 }
 
 /// The names of the subfolders that hold a picture at any depth.

@@ -49,7 +49,9 @@ impl Examples {
             );
             TrainError::value("data", what)
         })?;
-        let drawn = config.labels.draw(&labels, config.seed)?;
+        let drawn = config
+            .labels
+            .draw_of(&labels, dataset.classes(), config.seed)?;
         // As `probe --kind top1` counts them: folders that are all named by numbers are those classes.
         let numbers: Option<Vec<u32>> = dataset
             .classes()
@@ -120,8 +122,11 @@ impl Examples {
     ) -> Result<Batch, TrainError> {
         let read = |&row: &usize| {
             let (position, class) = self.drawn[row];
-            match self.dataset.image(position) {
-                Ok(image) => Ok(Some((codes(&image, position), class))),
+            let made = self
+                .dataset
+                .with_image(position, |image| codes(image, position));
+            match made {
+                Ok(codes) => Ok(Some((codes, class))),
                 // The dataset has reported it; the batch does without.
                 Err(DataError::Decode { .. }) => Ok(None),
                 Err(error) => Err(error),
