@@ -38,6 +38,20 @@ impl LabelBudget {
     /// # Errors
     /// [`TrainError::Probe`] where a class has fewer images than it should give.
     pub fn draw(&self, labels: &[u32], seed: u64) -> Result<Vec<usize>, TrainError> {
+        self.draw_of(labels, &[], seed)
+    }
+
+    /// [`draw`](Self::draw), with the classes' names for the error; a class without a name is called by
+    /// its number.
+    ///
+    /// # Errors
+    /// As [`draw`](Self::draw).
+    pub fn draw_of(
+        &self,
+        labels: &[u32],
+        names: &[String],
+        seed: u64,
+    ) -> Result<Vec<usize>, TrainError> {
         let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (image, &label) in labels.iter().enumerate() {
             classes.entry(label).or_default().push(image);
@@ -54,6 +68,10 @@ impl LabelBudget {
         let mut drawn = Vec::with_capacity(wanted * classes.len());
         for (&class, images) in &mut classes {
             if images.len() < wanted {
+                let class = match names.get(class as usize) {
+                    Some(name) => format!("`{name}`"),
+                    None => class.to_string(),
+                };
                 return Err(TrainError::Probe(format!(
                     "labels = {self} asks for {wanted} images of each class, but class {class} has {}; ask for at \
                      most {fewest} per class",
@@ -154,6 +172,14 @@ mod tests {
     fn a_class_that_is_too_small_is_named() {
         let mut labels = labels();
         labels.extend([11; 4]);
+        let names: Vec<String> = (0..12).map(|class| format!("kind {class}")).collect();
+        let error = LabelBudget::PerClass(5).draw_of(&labels, &names, 0);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("class `kind 11` has 4")
+        );
         let error = LabelBudget::PerClass(5)
             .draw(&labels, 1)
             .unwrap_err()

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use slimbit_data::Dataset;
+use slimbit_data::{Dataset, printable};
 use slimbit_engine::{Model, replace_file};
 use slimbit_graph::{Params, Point, PointStatistics, Width};
 use slimbit_nn::Net;
@@ -53,7 +53,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         .sum::<Result<_>>()?;
     if args.json {
         console::print_json(&serde_json::json!({
-            "file": output, "points": points, "bytes": bytes, "separate_bytes": separate, "calibration_images": images.len(),
+            "file": printable(&output), "points": points, "bytes": bytes, "separate_bytes": separate, "calibration_images": images.len(),
         }))?;
     } else {
         say!(

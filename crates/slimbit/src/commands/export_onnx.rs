@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use slimbit_data::{Dataset, Preprocess};
+use slimbit_data::{Dataset, Preprocess, printable};
 use slimbit_engine::replace_file;
 use slimbit_graph::Graph;
 use slimbit_interchange::Network;
@@ -32,7 +32,7 @@ pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result
         ),
     };
     if args.json {
-        summary["file"] = json!(output);
+        summary["file"] = json!(printable(output));
         console::print_json(&summary)?;
     }
     Ok(Outcome::Done)

@@ -1,10 +1,13 @@
 //! Images in, feature vectors out: what `probe`, `embed`, `verify` and `quickstart` share.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Once};
 
 use anyhow::{Context, Result, anyhow};
-use slimbit_data::{DataError, Dataset, Parts, Preprocess, eval_images, printable, spread};
+use slimbit_data::{
+    DataError, Dataset, Holdout, Parts, Preprocess, Split, eval_images, printable, spread,
+};
 use slimbit_engine::{EngineError, Model};
 use slimbit_graph::{Graph, Point, Width};
 use slimbit_train::probe::Features;
@@ -14,6 +17,9 @@ use crate::cli::{HoldoutArgs, MemoryArgs};
 use crate::console::{count, note};
 
 pub(super) use slimbit_engine::PREPROCESS;
+
+/// Metadata key under which a fine-tuned network says which images it held out.
+const HOLDOUT: &str = "holdout";
 
 /// The output that is a network's feature vector.
 pub(super) const FEATURES: &str = "features";
@@ -28,6 +34,8 @@ pub(super) struct Images {
     pub indices: Vec<usize>,
     /// Labels, where the dataset has them.
     pub labels: Option<Vec<u32>>,
+    /// The names of the classes; none without labels.
+    pub classes: Vec<String>,
 }
 
 impl Images {
@@ -43,6 +51,7 @@ impl Images {
             size: preprocess.len(),
             indices: batch.indices,
             labels: batch.labels,
+            classes: dataset.classes().to_vec(),
         })
     }
 
@@ -58,6 +67,7 @@ impl Images {
             size: self.size,
             indices: rows.iter().map(|&row| self.indices[row]).collect(),
             labels: labels.map(|labels| rows.iter().map(|&row| labels[row]).collect()),
+            classes: self.classes.clone(),
         }
     }
 
@@ -123,6 +133,34 @@ pub(super) fn say_held_out(path: &Path, test: &Dataset, others: usize, seed: u64
         printable(path),
         count(held + others, "image")
     );
+}
+
+/// What the metadata of a fine-tuned network say about the images that it never saw.
+pub(super) fn holdout_metadata((holdout, seed): (Holdout, u64)) -> (String, String) {
+    let value = format!("--holdout {holdout} --holdout-seed {seed}");
+    (HOLDOUT.to_owned(), value)
+}
+
+/// Warns where a classifier is about to be measured on images that it may have been trained on: those
+/// of a folder without a test split, of which it held out others, or of which all are measured on.
+pub(super) fn warn_of_training_images(
+    metadata: &BTreeMap<String, String>,
+    path: &Path,
+    holdout: Option<(Holdout, u64)>,
+) -> Result<()> {
+    let Some(tuned) = metadata.get(HOLDOUT) else {
+        return Ok(());
+    };
+    let same = holdout.is_some_and(|holdout| holdout_metadata(holdout).1 == *tuned);
+    if !same && !Dataset::has_split(path, Split::Test)? {
+        log::warn!(
+            "the classifier was trained with {}: if {} are the same images, give the same here, or it is measured on \
+             images that it learnt from",
+            printable(tuned),
+            printable(path)
+        );
+    }
+    Ok(())
 }
 
 /// Opens a `.slim` file; errors name it.

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use slimbit_data::{DataError, Dataset, Holdout, Parts, Split};
+use slimbit_data::{DataError, Dataset, Holdout, Parts, Split, printable};
 use slimbit_interchange::Network;
 use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
 use slimbit_train::{Outcome as Ending, RunDir};
 
-use super::features::{Images, PREPROCESS, say_held_out};
+use super::features::{Images, PREPROCESS, holdout_metadata, say_held_out};
 use super::output::{self, Product};
-use super::{Outcome, classify, interrupt, progress, quantize};
+use super::{Outcome, classify, interrupt, pretrain, progress, quantize};
 use crate::cli::FinetuneArgs;
 use crate::console::{self, count, note, say};
 
@@ -49,14 +49,15 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         return Ok(Outcome::Interrupted);
     }
     let (data, holdout) = (tuner.config().data.clone(), tuner.config().held_out());
-    let network = network(tuner.tuned()?)?;
+    let mut network = network(tuner.tuned()?)?;
+    network.metadata.extend(holdout.map(holdout_metadata));
     let file = folder.join(NETWORK);
     network.write(&file)?;
     let top1 = test(&network, &data, holdout)?;
     if args.json {
         let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
         console::print_json(
-            &json!({ "file": file, "labels": images, "classes": classes, "top1": top1 }),
+            &json!({ "file": printable(&file), "labels": images, "classes": classes, "top1": top1 }),
         )?;
     } else {
         match top1 {
@@ -77,6 +78,9 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
             "{file}; next: slimbit quantize {file} --images {data} -o {}",
             folder.join("model.slim").display()
         )?;
+        if let Some((_, options)) = holdout.map(holdout_metadata) {
+            say!("measure it on what was held out with --data {data} {options}")?;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -89,6 +93,9 @@ fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
     let required =
         |path: &Option<PathBuf>| path.clone().context("clap requires it without --resume");
     let (run, data) = (required(&args.run)?, required(&args.data)?);
+    for path in [&run, &data] {
+        pretrain::as_setting(path)?;
+    }
     let (_, pretrained) = RunDir::open(&run)?;
     let default = FineTuneConfig::new(
         &run,

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use npyz::{AutoSerialize, NpyFile, Serialize, WriterBuilder};
 use serde::Deserialize;
+use slimbit_data::printable;
 
 /// The script that the Python interpreter runs.
 const SCRIPT: &str = include_str!("foreign.py");
@@ -121,10 +122,10 @@ impl Python {
             }
         };
         let text = serde_json::json!({
-            "runtime": runtime.to_string(), "model": request.model, "images": images,
+            "runtime": runtime.to_string(), "model": utf8(request.model)?, "images": utf8(&images)?,
             "mean": mean, "std": std, "batch": request.batch.unwrap_or(BATCH),
             "fixed": request.batch.is_some(), "channels_last": request.channels_last,
-            "outputs": request.outputs, "folder": folder.path(),
+            "outputs": request.outputs, "folder": utf8(folder.path())?,
         });
         let remedy = format!(
             "`pip install numpy {}`, or point --python or SLIMBIT_PYTHON at an interpreter that has it",
@@ -170,6 +171,16 @@ impl Python {
         }
         Ok(Answer::Ran { version, outputs })
     }
+}
+
+/// A path as Python is told it.
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| {
+        format!(
+            "the path {} is not UTF-8, and Python is told it as text; rename it",
+            printable(path)
+        )
+    })
 }
 
 fn write_npy<T: AutoSerialize + Serialize + Copy>(

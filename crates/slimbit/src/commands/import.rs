@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
-use slimbit_data::{Preprocess, Resize};
+use slimbit_data::{Preprocess, Resize, printable};
 use slimbit_graph::{Graph, Width, backbones};
 use slimbit_interchange::checkpoint::Tensors;
 use slimbit_interchange::{Network, names};
@@ -274,7 +274,7 @@ fn report(
     if args.json {
         let outputs: Vec<&str> = outputs.collect();
         let summary = serde_json::json!({
-            "file": args.output, "source": source, "architecture": graph.name(),
+            "file": printable(&args.output), "source": source, "architecture": graph.name(),
             "input": graph.input_shape().to_string(), "outputs": outputs,
             "parameters": cost.params, "macs": cost.macs, "preprocess": serde_json::from_str::<serde_json::Value>(preprocess)?,
             "largest_output_on_random_images":

@@ -1,8 +1,10 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use slimbit_data::printable;
 use slimbit_nn::parse_device;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
@@ -57,14 +59,27 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
 fn config(args: &PretrainArgs) -> Result<TrainConfig> {
     let mut overrides = args.overrides.clone();
     if let Some(data) = &args.data {
-        overrides.push(format!(
-            "data.path={}",
-            toml::Value::String(data.display().to_string())
-        ));
+        overrides.push(data_override(data)?);
     }
     Ok(match &args.config {
         Some(path) => TrainConfig::load(path, &overrides)?,
         None => TrainConfig::from_toml("", &overrides)?,
+    })
+}
+
+/// The setting that says where the images are.
+pub(super) fn data_override(data: &Path) -> Result<String> {
+    let path = as_setting(data)?.to_owned();
+    Ok(format!("data.path={}", toml::Value::String(path)))
+}
+
+/// A path that is kept in settings, which are text.
+pub(super) fn as_setting(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| {
+        format!(
+            "the path {} is not UTF-8, and the settings of a run are text: rename it, or go to its folder and give `.`",
+            printable(path)
+        )
     })
 }
 

@@ -13,6 +13,7 @@ use super::Outcome;
 use super::classify::{self, Answers};
 use super::features::{
     Images, engine_features, labelled, open_model, open_parts, open_test, points_of, preprocess_of,
+    warn_of_training_images,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
@@ -184,6 +185,8 @@ fn table(rows: &[Row]) -> Table {
 fn float_row(args: &ProbeArgs) -> Result<Row> {
     let network = Network::open(&args.file)?;
     let preprocess = quantize::preprocess_of(&network, &args.file)?;
+    let holdout = args.holdout.drawn(args.seed);
+    warn_of_training_images(&network.metadata, &args.data, holdout)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
     let classes = classify::classes(&dataset, &images, &args.data)?;
@@ -196,6 +199,8 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
+    let holdout = args.holdout.drawn(args.seed);
+    warn_of_training_images(model.metadata(), &args.data, holdout)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
     let classes = classify::classes(&dataset, &images, &args.data)?;
@@ -265,7 +270,7 @@ impl<'a> Judge<'a> {
         let labels = train.labels(&args.data)?;
         let seeds = (args.seed..).take(args.seeds);
         let draws: Vec<(u64, Vec<usize>)> = seeds
-            .map(|seed| Ok((seed, args.labels.draw(&labels, seed)?)))
+            .map(|seed| Ok((seed, args.labels.draw_of(&labels, &train.classes, seed)?)))
             .collect::<Result<_>>()?;
         let mut used: Vec<usize> = draws.iter().flat_map(|(_, rows)| rows).copied().collect();
         used.sort_unstable();

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use slimbit_data::{Dataset, Preprocess};
+use slimbit_data::{Dataset, Preprocess, printable};
 use slimbit_graph::Point;
 use slimbit_interchange::Network;
 use slimbit_nn::Net;
@@ -129,7 +129,7 @@ fn report(
             })
             .collect();
         console::print_json(&serde_json::json!({
-            "file": args.output, "points": points, "bytes": bytes, "calibration_images": images,
+            "file": printable(&args.output), "points": points, "bytes": bytes, "calibration_images": images,
             "reconstruction_images": made.images, "equalised_channels": equalised, "layer_errors": errors,
         }))?;
         return Ok(());

@@ -56,10 +56,7 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
         Some(data) => data.clone(),
         None => images(&args.out)?,
     };
-    let mut overrides = vec![format!(
-        "data.path={}",
-        toml::Value::String(data.display().to_string())
-    )];
+    let mut overrides = vec![pretrain::data_override(&data)?];
     overrides.extend(args.overrides.iter().cloned());
     let config = TrainConfig::from_toml(SETTINGS, &overrides)?;
     // Before anything of an earlier run is removed.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use slimbit_data::open_image;
+use slimbit_data::{escape_name, open_image, printable};
 use slimbit_engine::Session;
 
 use super::Outcome;
@@ -25,7 +25,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
         let image = open_image(path)?;
         let outputs = session
             .run(&preprocess.codes(&image))
-            .with_context(|| path.display().to_string())?;
+            .with_context(|| printable(path).into_owned())?;
         for (name, _) in model.graph().outputs() {
             let values = outputs
                 .get(name)
@@ -33,7 +33,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                 .to_f32();
             if args.json || args.csv {
                 records.push(
-                    json!({ "image": path, "point": point, "output": name, "values": values }),
+                    json!({ "image": escape_name(path.as_os_str()), "point": point, "output": name, "values": values }),
                 );
             } else {
                 let mut order: Vec<usize> = (0..values.len()).collect();
@@ -45,7 +45,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                     .collect();
                 say!(
                     "{}  {name} [{}] at {point}, largest: {}",
-                    path.display(),
+                    printable(path),
                     values.len(),
                     top.join(", ")
                 )?;

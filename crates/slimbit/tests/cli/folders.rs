@@ -44,8 +44,7 @@ fn a_flat_folder_trains_exports_and_is_looked_at() {
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     flat(&photos);
     let mut arguments = vec!["pretrain", "--data", text(&photos), "--out", text(&out)];
-    arguments.extend(TINY.iter().filter(|setting| **setting != "epochs=2"));
-    arguments.push("epochs=1");
+    arguments.extend(TINY);
     succeeds(&arguments);
     let points = ["--widths", "1", "--bits", "W8A8,W4A4"];
     let export = [&["export", text(&out), "--json"], &points[..]].concat();
@@ -285,5 +284,104 @@ fn zero_is_refused_before_anything_is_read() {
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let error = fails(&arguments);
         assert!(error.contains("invalid value"), "{arguments:?}: {error}");
+    }
+}
+
+/// Paths are bytes: what is not UTF-8 works, or is refused for what it is.
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_that_are_not_utf8_work() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+
+    let f = trained();
+    let folder = tempfile::tempdir().unwrap();
+    let odd = |name: &[u8]| folder.path().join(OsStr::from_bytes(name)).into_os_string();
+    let photos = odd(b"caf\xe9");
+    flat(Path::new(&photos));
+    let picture = Path::new(&photos).join("0-0.pgm");
+    let (model, tuned) = (odd(b"m\xf6del.slim"), odd(b"t\xfcned"));
+    let run = |arguments: &[&OsStr]| {
+        let output = crate::command::slimbit(&[])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!error.contains("panicked"), "{arguments:?}: {error}");
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            error,
+        )
+    };
+    let os = |text: &'static str| OsString::from(text);
+    let export = [
+        os("export"),
+        f.run.clone().into(),
+        os("--widths=1"),
+        os("--bits=W8A8"),
+        os("--json"),
+    ];
+    let more = [os("--images"), photos.clone(), os("-o"), model.clone()];
+    for (arguments, part) in [
+        ([&export[..], &more].concat(), "m\\\\xf6del.slim"),
+        (
+            vec![
+                os("verify"),
+                model.clone(),
+                os("--limit=2"),
+                os("--images"),
+                photos.clone(),
+            ],
+            "2 images",
+        ),
+        (
+            vec![
+                os("run"),
+                os("--json"),
+                model.clone(),
+                picture.clone().into(),
+            ],
+            "caf\\\\xe9/0-0.pgm",
+        ),
+        (
+            vec![
+                os("embed"),
+                model.clone(),
+                os("--images"),
+                photos.clone(),
+                os("-o"),
+                odd(b"\xe9.npy"),
+            ],
+            "40 images",
+        ),
+    ] {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+        let (done, said, error) = run(&arguments);
+        assert!(done && said.contains(part), "{arguments:?}: {said} {error}");
+    }
+    for arguments in [
+        vec![
+            os("pretrain"),
+            os("--data"),
+            photos.clone(),
+            os("--out"),
+            odd(b"run"),
+        ],
+        vec![
+            os("finetune"),
+            f.run.clone().into(),
+            os("--data"),
+            photos.clone(),
+            os("--out"),
+            tuned,
+        ],
+    ] {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+        let (done, _, error) = run(&arguments);
+        assert!(
+            !done && error.contains("caf\\xe9 is not UTF-8"),
+            "{arguments:?}: {error}"
+        );
     }
 }
