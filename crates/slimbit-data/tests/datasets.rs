@@ -541,3 +541,20 @@ fn a_test_split_that_is_a_link_to_the_training_images_is_refused() {
     let error = Parts::open(root.path(), None).err().unwrap().to_string();
     assert!(error.contains("are the same folder"), "{error}");
 }
+
+#[test]
+fn splits_are_splits_whatever_else_is_there_but_pictures() {
+    let mut files = vec![
+        ("Train/cat/1.png", png([1, 1, 1], 2, 2)),
+        ("Test/cat/2.png", png([1, 1, 1], 2, 2)),
+        ("annotations/instances.json", b"{}".to_vec()),
+        ("README.md", b"# photos".to_vec()),
+    ];
+    let root = folder(&files);
+    assert_eq!(Dataset::open(root.path()).unwrap().classes(), ["cat"]);
+    assert_eq!(Parts::open(root.path(), None).unwrap().test.len(), 1);
+    // With pictures beside them they are classes, as before.
+    files.push(("bus/3.png", png([1, 1, 1], 2, 2)));
+    let dataset = Dataset::open(folder(&files).path()).unwrap();
+    assert_eq!(dataset.classes(), ["Test", "Train", "bus"]);
+}

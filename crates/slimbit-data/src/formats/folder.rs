@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use walkdir::{DirEntry, WalkDir};
 
 use super::picture::{self, Shape};
-use crate::{DataError, Skipped, Split, escape_name};
+use crate::{DataError, Skipped, Split, escape_name, printable};
 
 /// Endings of pictures that nothing here decodes; whoever has a folder of them should hear it.
 const UNSUPPORTED: [&str; 17] = [
@@ -70,32 +70,44 @@ impl Folder {
 }
 
 fn split_of(name: &str) -> Option<Split> {
-    match name {
+    match name.to_ascii_lowercase().as_str() {
         "train" | "training" => Some(Split::Train),
-        "test" | "val" | "valid" | "validation" => Some(Split::Test),
+        "test" | "testing" | "val" | "valid" | "validation" => Some(Split::Test),
         _ => None,
     }
 }
 
-/// The split folders of a folder that holds nothing but splits; a folder with other subfolders has
-/// classes, one of which may well be called `train`.
+/// The split folders of a folder that holds no pictures but in splits; a folder with pictures beside
+/// them has classes, one of which may well be called `train`.
 pub(crate) fn split_folders(folder: &Path) -> Result<BTreeMap<String, Split>, DataError> {
-    let mut splits = BTreeMap::new();
+    let (mut splits, mut beside) = (BTreeMap::new(), None);
     for entry in list(folder, 1)?.0 {
-        if entry.file_type().is_dir() {
-            match entry
-                .file_name()
-                .to_str()
-                .and_then(|name| Some((name, split_of(name)?)))
-            {
-                Some((name, split)) => splits.insert(name.to_owned(), split),
-                None => return Ok(BTreeMap::new()),
-            };
-        } else if is_picture(&entry) {
-            return Ok(BTreeMap::new());
+        let name = entry.file_name();
+        let split = name.to_str().and_then(|name| Some((name, split_of(name)?)));
+        match split {
+            Some((name, split)) if entry.file_type().is_dir() => {
+                splits.insert(name.to_owned(), split);
+            }
+            _ if beside.is_some() => {}
+            _ if is_picture(&entry) || holds_picture(&entry) => beside = Some(name.to_owned()),
+            _ => {}
         }
     }
-    Ok(splits)
+    let Some(beside) = beside else {
+        return Ok(splits);
+    };
+    let has = |wanted| splits.values().any(|split| *split == wanted);
+    if has(Split::Train) && has(Split::Test) {
+        let names: Vec<&str> = splits.keys().map(String::as_str).collect();
+        log::warn!(
+            "{}: {} are taken for classes and not for splits, because there are pictures in `{}` too; move it away \
+             if they are splits",
+            printable(folder),
+            names.join(" and "),
+            printable(&beside)
+        );
+    }
+    Ok(BTreeMap::new())
 }
 
 /// Lists a folder and reads the header of every picture; `siblings` are the other splits of the
@@ -192,11 +204,17 @@ fn unusable(entry: &DirEntry) -> Option<&'static str> {
 fn class_folders(folder: &Path) -> Result<BTreeSet<OsString>, DataError> {
     let mut names = BTreeSet::new();
     for entry in list(folder, 1)?.0 {
-        if entry.file_type().is_dir() && list(entry.path(), usize::MAX)?.0.iter().any(is_picture) {
+        if holds_picture(&entry) {
             names.insert(entry.file_name().to_owned());
         }
     }
     Ok(names)
+}
+
+/// Whether an entry is a folder with a picture at any depth; one that cannot be looked into has none.
+fn holds_picture(entry: &DirEntry) -> bool {
+    entry.file_type().is_dir()
+        && list(entry.path(), usize::MAX).is_ok_and(|(entries, _)| entries.iter().any(is_picture))
 }
 
 fn first_component<'a>(path: &'a Path, folder: &Path) -> &'a OsStr {
