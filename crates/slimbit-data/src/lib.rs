@@ -51,6 +51,7 @@ pub use augment::{AugmentConfig, augment};
 pub use dataset::{Dataset, Parts, Split};
 pub use error::DataError;
 pub use eval::{EvalBatch, EvalBatches, eval_batches};
+pub use formats::folder::pictures;
 pub use holdout::Holdout;
 pub use image::open_image;
 pub use loader::{Epoch, Loader, LoaderConfig, ViewBatch};

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use slimbit_graph::{Activation, Graph, Point, Stage};
+use slimbit_graph::{Activation, ClassNames, Graph, Point, Stage};
 use slimbit_num::{
     ActQuant, AddAffine, AddRequant, Affine, Clip, Interval, Requant, SolveError, Table, WeightGrid,
 };
@@ -300,6 +300,14 @@ impl Model {
     /// Free text that travels with the file.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The names of the classifier's classes, in the order of the logits; nothing where the file has none.
+    ///
+    /// # Errors
+    /// [`EngineError::Graph`] where the metadata's list cannot be read or is not as long as the logits.
+    pub fn classes(&self) -> Result<Option<ClassNames>, EngineError> {
+        Ok(ClassNames::of_metadata(&self.metadata, &self.graph)?)
     }
 
     /// What identifies the network: `blake3:` and the hash of graph, points, weights, integers and

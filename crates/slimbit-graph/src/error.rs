@@ -62,6 +62,8 @@ pub enum GraphError {
     Point(String),
     /// A graph that cannot be read from JSON.
     Json(String),
+    /// Class names that cannot be those of a network.
+    Classes(String),
     /// A backbone that is not known.
     Backbone {
         /// The name asked for.
@@ -119,6 +121,7 @@ impl fmt::Display for GraphError {
                 )
             }
             Self::Json(what) => write!(f, "graph description: {what}"),
+            Self::Classes(what) => write!(f, "class names: {what}"),
             Self::Backbone { name, known } => {
                 write!(f, "no backbone is called `{name}`; there are {known}")
             }

@@ -22,6 +22,7 @@
 
 pub mod backbones;
 mod builder;
+mod classes;
 mod cost;
 mod error;
 mod graph;
@@ -34,6 +35,7 @@ mod statistics;
 mod width;
 
 pub use builder::GraphBuilder;
+pub use classes::{ClassNames, LOGITS};
 pub use cost::Cost;
 pub use error::GraphError;
 pub use graph::{Graph, Node, NodeId};

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
-use slimbit_graph::{Array, Graph, GraphError, Op, Params, Width};
+use slimbit_graph::{Array, ClassNames, Graph, GraphError, Op, Params, Width};
 
 use crate::ImportError;
 
@@ -35,7 +35,8 @@ pub struct Network {
     /// Running mean and biased variance of every batch-norm node; a network without batch-norms has
     /// none.
     pub norms: Norms,
-    /// Free text by key. `preprocess` is the evaluation transform as JSON.
+    /// Free text by key. `preprocess` is the evaluation transform as JSON, `classes` the classes' names:
+    /// see [`Network::classes`].
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -101,6 +102,25 @@ impl Network {
             }
             None => Ok(()),
         }
+    }
+
+    /// The names of the classifier's classes, in the order of the logits; nothing where the file has none.
+    ///
+    /// # Errors
+    /// [`ImportError::Graph`] where the metadata's list cannot be read or is not as long as the logits.
+    pub fn classes(&self) -> Result<Option<ClassNames>, ImportError> {
+        Ok(ClassNames::of_metadata(&self.metadata, &self.graph)?)
+    }
+
+    /// Names the classifier's classes.
+    ///
+    /// # Errors
+    /// [`ImportError::Graph`] where there are not as many names as logits.
+    pub fn set_classes(&mut self, names: &ClassNames) -> Result<(), ImportError> {
+        names.check(&self.graph)?;
+        self.metadata
+            .insert(ClassNames::KEY.to_owned(), names.to_json());
+        Ok(())
     }
 
     /// Reads a network file.

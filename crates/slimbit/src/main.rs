@@ -16,6 +16,9 @@ use slimbit::commands::{self, Outcome};
 use slimbit::console::{self, Color};
 use slimbit::machine;
 
+/// Exit code of a command that left out what it could not read.
+const INCOMPLETE: u8 = 3;
+
 /// Exit code of a command that Ctrl-C ended after saving, as shells expect it.
 const INTERRUPTED: u8 = 130;
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     console::start_log(cli.verbose);
     match work_on_this_thread_too().and_then(|()| commands::execute(cli.command)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Incomplete) => ExitCode::from(INCOMPLETE),
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             console::print_error(&error);

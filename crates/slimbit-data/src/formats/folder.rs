@@ -110,6 +110,17 @@ pub(crate) fn split_folders(folder: &Path) -> Result<BTreeMap<String, Split>, Da
     Ok(BTreeMap::new())
 }
 
+/// Every picture in a folder and below, in the order of their paths, whatever folders they lie in; and what cannot be
+/// looked into. No picture is read.
+///
+/// # Errors
+/// [`DataError::Io`] where the folder itself cannot be read.
+pub fn pictures(folder: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), DataError> {
+    let (entries, skipped) = list(folder, usize::MAX)?;
+    let pictures = entries.into_iter().filter(is_picture);
+    Ok((pictures.map(DirEntry::into_path).collect(), skipped))
+}
+
 /// Lists a folder and reads the header of every picture; `siblings` are the other splits of the
 /// same dataset, whose classes are numbered with this one's.
 pub(crate) fn open(folder: &Path, siblings: &[PathBuf]) -> Result<Folder, DataError> {

@@ -52,6 +52,10 @@ pub struct FineTuneConfig {
     pub augment: AugmentConfig,
     /// Steps between checkpoints; there is also one at the end, and one on interruption.
     pub checkpoint_every: u64,
+    /// Names of the classes, in the order of the logits. Where there are none, a tuning that begins takes
+    /// them from the data; those of older programs have none.
+    #[serde(default)]
+    pub classes: Vec<String>,
 }
 
 /// What of the network stays as it was pre-trained.
@@ -84,6 +88,7 @@ impl FineTuneConfig {
             layer_decay: 1.0,
             augment: crops_and_flips(size),
             checkpoint_every: 200,
+            classes: Vec::new(),
         }
     }
 
@@ -198,6 +203,7 @@ mod tests {
             width: Width::new(0.5).unwrap(),
             holdout: Some(Holdout::Share(0.2)),
             holdout_seed: Some(3),
+            classes: vec!["T-shirt/top".to_owned(), "\"".to_owned()],
             ..config()
         };
         assert_eq!(config.held_out(), Some((Holdout::Share(0.2), 3)));

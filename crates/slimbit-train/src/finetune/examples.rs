@@ -5,12 +5,11 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use slimbit_data::{AugmentConfig, DataError, Dataset, Parts, Preprocess, augment};
+use slimbit_graph::ClassNames;
 
 use super::FineTuneConfig;
+use super::classes::Classes;
 use crate::TrainError;
-
-/// More classes than anyone has are a sign of folders named by something else.
-const MOST_CLASSES: u32 = 100_000;
 
 /// The images whose labels are used.
 pub(super) struct Examples {
@@ -21,7 +20,8 @@ pub(super) struct Examples {
     batch: usize,
     /// Positions in the dataset, and the class of each.
     drawn: Vec<(usize, u32)>,
-    pub(super) classes: usize,
+    /// The classes, in the order of the logits.
+    pub(super) names: ClassNames,
 }
 
 /// Normalised images, NCHW, and their classes.
@@ -31,9 +31,11 @@ pub(super) struct Batch {
 }
 
 impl Examples {
+    /// The images of a tuning that begins, or of one that goes on.
     pub(super) fn open(
         config: &FineTuneConfig,
         preprocess: &Preprocess,
+        goes_on: bool,
     ) -> Result<Self, TrainError> {
         let dataset = match config.held_out() {
             Some(holdout) => Parts::open(&config.data, Some(holdout))?.train,
@@ -52,32 +54,17 @@ impl Examples {
         let drawn = config
             .labels
             .draw_of(&labels, dataset.classes(), config.seed)?;
-        // As `probe --kind top1` counts them: folders that are all named by numbers are those classes.
-        let numbers: Option<Vec<u32>> = dataset
-            .classes()
-            .iter()
-            .map(|name| name.parse().ok())
-            .collect();
-        let class = |label: u32| {
-            numbers
-                .as_ref()
-                .map_or(label, |numbers| numbers[label as usize])
+        let classes = match (config.classes.is_empty(), goes_on) {
+            (false, _) => Classes::named(config.classes.clone(), &dataset)?,
+            (true, false) => Classes::begin(&dataset, &labels)?,
+            (true, true) => Classes::numbered(&dataset, &labels)?,
         };
-        let most = labels.iter().map(|&label| class(label)).max().unwrap_or(0);
-        if most >= MOST_CLASSES {
-            let what = format!(
-                "{} has a class folder `{most}`, and folders that are all named by numbers are those classes; name \
-                 them by words or by numbers below {MOST_CLASSES}",
-                config.data.display()
-            );
-            return Err(TrainError::value("data", what));
-        }
         Ok(Self {
             drawn: drawn
                 .into_iter()
-                .map(|image| (image, class(labels[image])))
+                .map(|image| (image, classes.logit(labels[image])))
                 .collect(),
-            classes: most as usize + 1,
+            names: classes.names,
             preprocess: preprocess.clone(),
             augment: config.augment.clone(),
             seed: config.seed,

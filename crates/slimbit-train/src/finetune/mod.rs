@@ -4,6 +4,7 @@
 //! A [`FineTuner`] keeps its settings, a line per step and checkpoints in a folder of its own, from which a killed one
 //! resumes to bit-identical weights.
 
+mod classes;
 mod classifier;
 mod config;
 mod examples;

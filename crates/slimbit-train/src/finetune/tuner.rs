@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use slimbit_data::Preprocess;
-use slimbit_graph::{Array, Graph, Params, Width};
+use slimbit_graph::{Array, ClassNames, Graph, Params, Width};
 use slimbit_nn::{
     Averaging, Mode, Net, NormMode, Observer, Penalty, Quantisation, Sgd, losses, parse_device,
 };
@@ -53,6 +53,8 @@ pub struct Tuned {
     pub norms: Norms,
     /// The evaluation transform.
     pub preprocess: Preprocess,
+    /// The classes, in the order of the logits.
+    pub classes: ClassNames,
 }
 
 impl FineTuner {
@@ -60,7 +62,7 @@ impl FineTuner {
     ///
     /// # Errors
     /// Settings, a run, data or a folder that cannot be used.
-    pub fn new(config: FineTuneConfig, folder: &Path) -> Result<Self, TrainError> {
+    pub fn new(mut config: FineTuneConfig, folder: &Path) -> Result<Self, TrainError> {
         config.validate()?;
         let (run, settings) = RunDir::open(&config.run)?;
         let checkpoint = run.checkpoints(settings.run.keep).latest()?;
@@ -69,12 +71,14 @@ impl FineTuner {
             what: "has no checkpoint yet; train it first".to_owned(),
         })?;
         let source = checkpoint.config.clone();
-        let examples = Examples::open(&config, &source.preprocess)?;
+        let examples = Examples::open(&config, &source.preprocess, false)?;
+        config.classes = examples.names.names().to_vec();
+        let classes = examples.names.len();
         let (graph, mut params) = with_classifier(
             &checkpoint.graph,
             &checkpoint.params_at(config.width)?,
             config.width,
-            examples.classes,
+            classes,
         )?;
         set_classifier(
             &mut params,
@@ -82,7 +86,7 @@ impl FineTuner {
                 seed: config.seed,
                 ..LinearProbe::default()
             }
-            .start(examples.classes, features_of(&graph)?),
+            .start(classes, features_of(&graph)?),
         );
         let folder = Folder::vacant(folder)?;
         let mut tuner = Self::assemble(config, source, folder, examples, (graph, params), 0)?;
@@ -108,15 +112,15 @@ impl FineTuner {
                 what: "was stopped before its first checkpoint; remove the folder and start again"
                     .to_owned(),
             })?;
-        let examples = Examples::open(&config, &checkpoint.config.preprocess)?;
+        let examples = Examples::open(&config, &checkpoint.config.preprocess, true)?;
         let parts = (checkpoint.graph.clone(), checkpoint.params());
         let source = checkpoint.config.clone();
         let mut tuner = Self::assemble(config, source, folder, examples, parts, checkpoint.step)?;
-        if classifier_shape(&tuner.net)?[0] != tuner.examples.classes {
+        if classifier_shape(&tuner.net)?[0] != tuner.examples.names.len() {
             let what = format!(
                 "{} has {} classes now, and {} when the tuning began",
                 tuner.config.data.display(),
-                tuner.examples.classes,
+                tuner.examples.names.len(),
                 classifier_shape(&tuner.net)?[0]
             );
             return Err(TrainError::value("data", what));
@@ -171,7 +175,7 @@ impl FineTuner {
 
     /// Labelled images that are used, and classes.
     pub fn labels(&self) -> (usize, usize) {
-        (self.examples.len(), self.examples.classes)
+        (self.examples.len(), self.examples.names.len())
     }
 
     /// Raise this flag, from any thread, to save and stop before the next step.
@@ -310,7 +314,10 @@ impl FineTuner {
         };
         let features = Features::new(rows.len() / labels.len(), rows, labels)?;
         let mut params = self.net.params();
-        set_classifier(&mut params, probe.fit(&features, self.examples.classes)?);
+        set_classifier(
+            &mut params,
+            probe.fit(&features, self.examples.names.len())?,
+        );
         let device = self.net.store().device().clone();
         self.net = Net::from_params(self.net.graph().clone(), &params, &device)?;
         Ok(())
@@ -329,6 +336,7 @@ impl FineTuner {
                 None => self.estimate()?,
             },
             preprocess: self.source.preprocess.clone(),
+            classes: self.examples.names.clone(),
         })
     }
 

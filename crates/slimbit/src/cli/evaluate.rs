@@ -8,7 +8,7 @@ use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
 use super::numbers::*;
-use super::{GridArgs, MemoryArgs};
+use super::{ClassArgs, GridArgs, MemoryArgs};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct ProbeArgs {
     /// also a float network.
     pub file: PathBuf,
     /// Labelled images, with train and test parts or with --holdout. `--kind top1` needs no training
-    /// images; there, class folders that are all named by numbers are those classes.
+    /// images; there, class folders are matched with the network's classes as `evaluate` does.
     #[arg(long)]
     pub data: PathBuf,
     /// Images held out of those.
@@ -104,6 +104,9 @@ pub struct ProbeArgs {
     /// Repeat with this many seeds, from --seed on, and give the mean and the standard deviation.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub seeds: usize,
+    /// With `--kind top1`: which folder is which class.
+    #[command(flatten)]
+    pub classes: ClassArgs,
     /// How `--kind linear` trains.
     #[command(flatten)]
     pub linear: LinearArgs,

@@ -1,5 +1,6 @@
 //! The command line, declared.
 
+mod classify;
 mod deployed;
 mod evaluate;
 mod manual;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::console::Color;
 use crate::version;
 
+pub use classify::*;
 pub use deployed::*;
 pub use evaluate::*;
 pub use manual::*;
@@ -82,6 +84,10 @@ pub enum Command {
     /// Accuracy of a .slim file's points, on the integer engine's own features or classifier; or of a
     /// run's float network at every width.
     Probe(ProbeArgs),
+    /// Name the class of images, with probabilities.
+    Predict(PredictArgs),
+    /// Accuracy of a classifier on labelled images, in all and for each class, and what it takes for what.
+    Evaluate(EvaluateArgs),
     /// Predict without labels how much every point will lose, and which stages cause it.
     Readiness(ReadinessArgs),
     /// What a .slim file holds; with --prove, re-check its arithmetic from the file alone.

@@ -1,5 +1,6 @@
 //! Arguments of what brings networks in, quantises them and writes files.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -32,9 +33,10 @@ pub struct ImportArgs {
     /// Random weights of this seed instead of a checkpoint, for benchmarks.
     #[arg(long, value_name = "SEED", requires = "arch", value_parser = whole::<u64>)]
     pub random: Option<u64>,
-    /// Classes of a network of random weights.
-    #[arg(long, default_value_t = 1000, requires = "random", value_parser = at_least_one)]
-    pub classes: usize,
+    /// Names of the classes, which the network file then carries: a text file with one a line, in the order of the
+    /// logits, or a JSON list of strings. With --random, also their number [default: 1000].
+    #[arg(long, value_name = "NAMES.TXT|N")]
+    pub classes: Option<Classes>,
     /// Rows and columns of the input; by default those of the published network.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     pub input: Option<[usize; 2]>,
@@ -50,6 +52,24 @@ pub struct ImportArgs {
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The classes of a network that is brought in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Classes {
+    /// So many, without names.
+    Count(usize),
+    /// Those that a file names.
+    Names(PathBuf),
+}
+
+impl From<OsString> for Classes {
+    fn from(text: OsString) -> Self {
+        match text.to_str().and_then(|text| text.parse().ok()) {
+            Some(count) => Self::Count(count),
+            None => Self::Names(text.into()),
+        }
+    }
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -207,6 +227,10 @@ pub struct QuantizeArgs {
     /// The file to write. An old one stays as it is until the new one is whole.
     #[arg(short, long)]
     pub output: PathBuf,
+    /// Names of the classes where the network has none, or others: a text file with one a line, in the order of the
+    /// logits, or a JSON list of strings.
+    #[arg(long, value_name = "NAMES.TXT")]
+    pub classes: Option<PathBuf>,
     /// How many images calibrate at most; they are spread evenly over the folder.
     #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     pub calibration_images: usize,

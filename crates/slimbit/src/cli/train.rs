@@ -99,7 +99,7 @@ pub struct RecipesArgs {
 Fine-tune, quantise, measure:
   slimbit finetune runs/first --data labelled/ --out runs/first-tuned --warm-head 50
   slimbit quantize runs/first-tuned/network.safetensors --images labelled/ -o tuned.slim
-  slimbit probe tuned.slim --data labelled/ --kind top1 --float runs/first-tuned/network.safetensors
+  slimbit evaluate tuned.slim --data labelled/ --float runs/first-tuned/network.safetensors
 With few labels:
   slimbit finetune runs/first --data labelled/ --labels 1% --layer-decay 0.8 --warm-head 50")]
 pub struct FinetuneArgs {

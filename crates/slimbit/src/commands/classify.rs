@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::Model;
-use slimbit_graph::{Graph, Point};
+use slimbit_graph::{LOGITS, Point};
 use slimbit_interchange::Network;
 
+use super::classes::Classes;
+use super::evaluate::choice;
 use super::features::Images;
 use super::float::mean_cosine;
 use super::forward::{self, Vectors};
-
-/// The output that says which class.
-const LOGITS: &str = "logits";
 
 /// What a network says of every image, `[images, n]` each.
 pub(super) struct Answers {
@@ -23,27 +22,22 @@ pub(super) struct Answers {
     images: usize,
 }
 
-/// The class of every image: the number that its folder is named by where all folders are named by
-/// numbers, else the place of its folder among all.
-pub(super) fn classes(dataset: &Dataset, images: &Images, path: &Path) -> Result<Vec<u32>> {
-    let labels = images.labels(path)?;
-    let numbers: Option<Vec<u32>> = dataset
-        .classes()
-        .iter()
-        .map(|name| name.parse().ok())
-        .collect();
-    Ok(match numbers {
-        Some(numbers) => labels
-            .iter()
-            .map(|&label| numbers[label as usize])
-            .collect(),
-        None => labels,
-    })
+/// The network's class of every image.
+pub(super) fn truths(
+    classes: &Classes,
+    dataset: &Dataset,
+    images: &Images,
+    map: &[(String, String)],
+    path: &Path,
+) -> Result<Vec<u32>> {
+    let of_folders = classes.of_folders(dataset, map, path)?;
+    let class = |label: &u32| of_folders[*label as usize];
+    let truths: Option<Vec<u32>> = images.labels(path)?.iter().map(class).collect();
+    truths.context("every class with images is matched")
 }
 
 /// Answers of one point on the integer engine.
 pub(super) fn by_engine(model: &Arc<Model>, point: Point, images: &Images) -> Result<Answers> {
-    refuse_without_classifier(model.graph())?;
     Ok(Answers::new(forward::engine(model, point, images)?, images))
 }
 
@@ -53,20 +47,8 @@ pub(super) fn by_float(
     preprocess: &Preprocess,
     images: &Images,
 ) -> Result<Answers> {
-    refuse_without_classifier(&network.graph)?;
     let vectors = forward::float(network, preprocess, images)?;
     Ok(Answers::new(vectors, images))
-}
-
-fn refuse_without_classifier(graph: &Graph) -> Result<()> {
-    let names = graph.outputs().iter().map(|(name, _)| name.as_str());
-    let names: Vec<&str> = names.collect();
-    if names.contains(&LOGITS) {
-        return Ok(());
-    }
-    bail!(
-        "the network has no classifier: its outputs are {names:?}, none of them `{LOGITS}`; probe its features with --kind knn or --kind linear"
-    );
 }
 
 impl Answers {
@@ -80,11 +62,7 @@ impl Answers {
 
     fn choices(&self) -> Vec<u32> {
         let classes = (self.logits.len() / self.images.max(1)).max(1);
-        let best = |row: &[f32]| {
-            let best = (0..row.len()).reduce(|a, b| if row[b] > row[a] { b } else { a });
-            best.unwrap_or(0) as u32
-        };
-        self.logits.chunks_exact(classes).map(best).collect()
+        self.logits.chunks_exact(classes).map(choice).collect()
     }
 
     /// Images whose largest logit is that of their class.

@@ -9,6 +9,8 @@ use slimbit_interchange::Network;
 use slimbit_train::finetune::{FineTuneConfig, FineTuner, Freeze, Tuned};
 use slimbit_train::{Outcome as Ending, RunDir};
 
+use super::classes::Classes;
+use super::evaluate::interval;
 use super::features::{Images, PREPROCESS, holdout_metadata, say_held_out};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, pretrain, progress, quantize};
@@ -55,15 +57,21 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
     network.write(&file)?;
     let top1 = test(&network, &data, holdout)?;
     if args.json {
-        let top1 = top1.map(|(correct, of)| json!({ "correct": correct, "images": of, "percent": percent(correct, of) }));
+        let top1 = top1.map(|(correct, of)| {
+            json!({
+                "correct": correct, "images": of, "percent": percent(correct, of),
+                "interval": confidence(correct, of),
+            })
+        });
         console::print_json(
             &json!({ "file": printable(&file), "labels": images, "classes": classes, "top1": top1 }),
         )?;
     } else {
         match top1 {
             Some((correct, of)) => {
+                let [low, high] = confidence(correct, of);
                 say!(
-                    "float top-1 {:.2} %, {correct} of {}",
+                    "float top-1 {:.2} %, {correct} of {} (95 % interval {low:.1} to {high:.1} %)",
                     percent(correct, of),
                     count(of, "test image")
                 )?;
@@ -87,6 +95,11 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
 
 fn percent(correct: usize, of: usize) -> f64 {
     100.0 * correct as f64 / of.max(1) as f64
+}
+
+/// Wilson's interval, in per cent.
+fn confidence(correct: usize, of: usize) -> [f64; 2] {
+    interval(correct as u64, of as u64).map(|share| 100.0 * share)
 }
 
 fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
@@ -163,8 +176,10 @@ fn network(tuned: Tuned) -> Result<Network> {
         params,
         norms,
         preprocess,
+        classes,
     } = tuned;
     let mut network = Network::new(graph, params, norms)?;
+    network.set_classes(&classes)?;
     network
         .metadata
         .insert(PREPROCESS.to_owned(), serde_json::to_string(&preprocess)?);
@@ -187,7 +202,9 @@ fn test(
     };
     let preprocess = quantize::preprocess_of(network, Path::new(NETWORK))?;
     let images = Images::load(&dataset, &preprocess, None)?;
-    let classes = classify::classes(&dataset, &images, data)?;
+    let file = Path::new(NETWORK);
+    let classes = Classes::of(&network.graph, network.classes()?, None, file)?;
+    let truths = classify::truths(&classes, &dataset, &images, &[], data)?;
     let answers = classify::by_float(network, &preprocess, &images)?;
-    Ok(Some((answers.correct(&classes), images.len())))
+    Ok(Some((answers.correct(&truths), images.len())))
 }

@@ -12,19 +12,27 @@ use slimbit_interchange::{Network, names};
 use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, Value};
 
 use super::Outcome;
+use super::classes::{read_list, read_names};
 use super::features::PREPROCESS;
 use super::import_onnx::{Comparison, OnnxSource};
 use super::output::{self, Product};
-use crate::cli::{ImportArgs, PreprocessArgs};
+use crate::cli::{Classes, ImportArgs, PreprocessArgs};
 use crate::console::{self, say};
 
 /// Random images of the closing check, and of the statistics of random networks.
 const IMAGES: usize = 4;
 
+/// Classes of a network of random weights: ImageNet's.
+const CLASSES: usize = 1000;
+
 /// Seed of the random images.
 const SEED: u64 = 0x51;
 
 pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
+    ensure!(
+        args.classes != Some(Classes::Count(0)),
+        "--classes 0: not a whole number of at least 1, nor a file of names"
+    );
     let inputs: Vec<&Path> = args.source.as_deref().into_iter().collect();
     output::check_file(&args.output, Product::Network, &inputs)?;
     let Source {
@@ -37,6 +45,16 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         (None, Some(seed)) => random(seed, args)?,
         (None, None) => anyhow::bail!("give a checkpoint, or --random SEED"),
     };
+    match (&args.classes, args.random) {
+        (Some(Classes::Names(list)), _) => {
+            network.set_classes(&read_names(list, &network.graph)?)?
+        }
+        (Some(Classes::Count(count)), None) => anyhow::bail!(
+            "--classes {count}: a checkpoint says itself how many classes it has; give a file with their names, or \
+             leave --classes out"
+        ),
+        _ => {}
+    }
     let preprocess = preprocess(&network.graph, &args.preprocess)?;
     let text = serde_json::to_string(&preprocess)?;
     network.metadata.insert(PREPROCESS.to_owned(), text);
@@ -134,9 +152,13 @@ fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
 fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
     let architecture = args.arch.as_deref().context("--random needs --arch")?;
     let [height, width] = input(architecture, args);
-    let classes = Some(args.classes);
+    let classes = match &args.classes {
+        None => CLASSES,
+        Some(Classes::Count(count)) => *count,
+        Some(Classes::Names(list)) => read_list(list)?.len(),
+    };
     let name = names::canonical(architecture);
-    let graph = backbones::by_name(name, 3, height, width, classes)?;
+    let graph = backbones::by_name(name, 3, height, width, Some(classes))?;
     let net = Net::init_with(graph.clone(), Init::KaimingNormalFanOut, seed, &device()?)?;
     let mut observer = Observer::new(Averaging::Cumulative);
     let preprocess = published(&graph);

@@ -3,9 +3,10 @@ use serde_json::{Value, json};
 use slimbit_data::printable;
 use slimbit_engine::prove::{self, PointProof, ProofReport};
 use slimbit_engine::{Codes, EngineError, Model};
-use slimbit_graph::Point;
+use slimbit_graph::{ClassNames, Point};
 
 use super::card::shortened;
+use super::classes::quoted;
 use super::features::{PREPROCESS, open_file, points_of};
 use super::{Outcome, card, weigh};
 use crate::cli::InspectArgs;
@@ -83,9 +84,13 @@ fn summary(args: &InspectArgs, model: &Model, points: &[Point], bytes: u64) -> R
         .sum();
     say!("{} weights, stored {}", weights, copies(model))?;
     say!("digest {}", model.digest())?;
-    let metadata = model.metadata().iter();
-    for (key, value) in metadata.filter(|(key, _)| *key != PREPROCESS) {
+    let shown = |key: &str| key != PREPROCESS && key != ClassNames::KEY;
+    for (key, value) in model.metadata().iter().filter(|(key, _)| shown(key)) {
         say!("{}: {}", shortened(key), shortened(value))?;
+    }
+    if let Some(classes) = model.classes()? {
+        let names: Vec<&str> = classes.names().iter().map(String::as_str).collect();
+        say!("{} classes: {}", names.len(), quoted(&names))?;
     }
     let mut table = Table::new(["point", "MMAC", "parameters", "KiB on its own"]);
     for row in weigh::rows(model, points)? {

@@ -4,11 +4,14 @@ mod bench;
 #[cfg(feature = "images")]
 mod bundled;
 mod card;
+mod classes;
+mod classifier;
 mod classify;
 mod compare;
 mod completions;
 mod dashboard;
 mod embed;
+mod evaluate;
 mod export;
 mod export_onnx;
 mod features;
@@ -22,6 +25,7 @@ mod inspect;
 mod interrupt;
 mod man;
 mod output;
+mod predict;
 mod pretrain;
 mod probe;
 mod progress;
@@ -42,6 +46,8 @@ use crate::cli::Command;
 pub enum Outcome {
     /// It did what was asked.
     Done,
+    /// It did what was asked of all that could be read, and named the rest.
+    Incomplete,
     /// Ctrl-C ended it; what it had done is saved.
     Interrupted,
 }
@@ -60,6 +66,8 @@ pub fn execute(command: Command) -> Result<Outcome> {
         Command::Export(args) => export::execute(&args),
         Command::Quantize(args) => quantize::execute(&args),
         Command::Probe(args) => probe::execute(&args),
+        Command::Predict(args) => predict::execute(&args),
+        Command::Evaluate(args) => evaluate::execute(&args),
         Command::Readiness(args) => readiness::execute(&args),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Verify(args) => verify::execute(&args),

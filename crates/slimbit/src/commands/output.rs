@@ -30,6 +30,10 @@ pub(super) enum Product {
     Html,
     /// A manual page of ours.
     Manual,
+    /// A picture of lines and areas.
+    Svg,
+    /// A table as text.
+    Csv,
 }
 
 /// Refuses an output that would destroy something, or that cannot be written: an input or a link to one, a
@@ -141,6 +145,8 @@ impl Product {
                 let text = beginning::<15>(path)?;
                 text.eq_ignore_ascii_case(b"<!doctype html>")
             }
+            Self::Svg => beginning::<4>(path)? == b"<svg",
+            Self::Csv => is_table(&beginning::<4096>(path)?),
         })
     }
 }
@@ -157,6 +163,8 @@ impl fmt::Display for Product {
             Self::Json => "a JSON file",
             Self::Html => "a web page",
             Self::Manual => "a manual page of slimbit",
+            Self::Svg => "an SVG picture",
+            Self::Csv => "a CSV table",
         })
     }
 }
@@ -169,7 +177,7 @@ fn beginning<const N: usize>(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The `format` that a safetensors file states.
-fn safetensors_format(path: &Path) -> Result<Option<String>> {
+pub(super) fn safetensors_format(path: &Path) -> Result<Option<String>> {
     #[derive(serde::Deserialize)]
     struct Header {
         #[serde(rename = "__metadata__")]
@@ -185,6 +193,18 @@ fn safetensors_format(path: &Path) -> Result<Option<String>> {
     Ok(header
         .and_then(|header| header.metadata)
         .and_then(|mut metadata| metadata.remove("format")))
+}
+
+/// CSV has no signature: text whose first line names columns.
+fn is_table(bytes: &[u8]) -> bool {
+    let header = bytes
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let plain = bytes
+        .iter()
+        .all(|&byte| byte >= b' ' || byte.is_ascii_whitespace());
+    plain && header.contains(&b',') && !header.starts_with(b"{") && !header.starts_with(b"<")
 }
 
 /// ONNX has no signature; ours begin with the version of the representation and our name.
@@ -261,6 +281,8 @@ mod tests {
             Product::Json,
             Product::Html,
             Product::Manual,
+            Product::Svg,
+            Product::Csv,
         ] {
             refused(&path, product, &[], "exists and is not");
         }
@@ -268,6 +290,9 @@ mod tests {
         check_file(&path, Product::Slim, &[]).unwrap();
         fs::write(&path, "{\"a\": [1, 2]}").unwrap();
         check_file(&path, Product::Json, &[]).unwrap();
+        refused(&path, Product::Csv, &[], "is not a CSV table");
+        fs::write(&path, "point,top1\n1x W8A8,80\n").unwrap();
+        check_file(&path, Product::Csv, &[]).unwrap();
         fs::write(&path, b"\x08\x0a\x12\x07slimbit").unwrap();
         check_file(&path, Product::Onnx, &[]).unwrap();
         fs::write(&path, b"\x08\x08\x12\x07pytorch").unwrap();

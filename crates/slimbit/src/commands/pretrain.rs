@@ -44,7 +44,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     let outcome = train(&mut trainer, &interrupt::flag()?, display)?;
     let run = trainer.run_dir().path().display();
     match outcome {
-        Outcome::Done => note!("{run}: trained; next: slimbit export {run}"),
+        Outcome::Done | Outcome::Incomplete => note!("{run}: trained; next: slimbit export {run}"),
         Outcome::Interrupted => {
             let device = match args.device.as_str() {
                 "cpu" => String::new(),

@@ -4,20 +4,22 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use slimbit_data::{Parts, Preprocess};
-use slimbit_graph::Width;
+use slimbit_graph::{ClassNames, Graph, Width};
 use slimbit_interchange::Network;
 use slimbit_train::config::WidthsConfig;
 use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
 use super::Outcome;
+use super::classes::Classes;
 use super::classify::{self, Answers};
+use super::evaluate::interval;
 use super::features::{
     Images, engine_features, labelled, open_model, open_parts, open_test, points_of, preprocess_of,
     warn_of_training_images,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
 use super::{export, progress, quantize};
-use crate::cli::{LinearArgs, ProbeArgs, ProbeKind};
+use crate::cli::{ClassArgs, LinearArgs, ProbeArgs, ProbeKind};
 use crate::console::{self, say};
 use crate::table::{Table, csv};
 
@@ -39,6 +41,9 @@ struct Row {
     correct: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<usize>,
+    /// Wilson's interval with 95 % confidence, in per cent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<[f64; 2]>,
     /// Mean cosine of the features with those of the float network.
     #[serde(skip_serializing_if = "Option::is_none")]
     cosine: Option<f64>,
@@ -60,6 +65,7 @@ impl Row {
             runs: if several { runs } else { Vec::new() },
             correct: None,
             images: None,
+            interval: None,
             cosine: None,
             agreement: None,
         }
@@ -103,6 +109,14 @@ fn check(args: &ProbeArgs) -> Result<()> {
             bail!("{option} belongs to --kind linear; the other kinds train nothing")
         }
         _ => {}
+    }
+    let ClassArgs { classes, map } = &args.classes;
+    for (option, given) in [("--classes", classes.is_some()), ("--map", !map.is_empty())] {
+        if given && args.kind != ProbeKind::Top1 {
+            bail!(
+                "{option} belongs to --kind top1; the other kinds ask for no class of the network's"
+            )
+        }
     }
     let all = args.labels == LabelBudget::All;
     match args.kind {
@@ -156,7 +170,7 @@ fn table(rows: &[Row]) -> Table {
     let counted = rows.iter().any(|row| row.correct.is_some());
     let compared = rows.iter().any(|row| row.agreement.is_some());
     if counted {
-        header.push("correct");
+        header.extend(["95 % interval", "correct"]);
     }
     if compared {
         header.extend(["same top-1 as float %", "cosine with float"]);
@@ -167,7 +181,10 @@ fn table(rows: &[Row]) -> Table {
         if let Some(spread) = row.spread {
             cells.push(format!("{spread:.2}"));
         }
-        if let (Some(correct), Some(images)) = (row.correct, row.images) {
+        if let (Some(correct), Some(images), Some([low, high])) =
+            (row.correct, row.images, row.interval)
+        {
+            cells.push(format!("{low:.1} to {high:.1}"));
             cells.push(format!("{correct} of {images}"));
         }
         if let Some(agreement) = row.agreement {
@@ -187,11 +204,12 @@ fn float_row(args: &ProbeArgs) -> Result<Row> {
     let preprocess = quantize::preprocess_of(&network, &args.file)?;
     let holdout = args.holdout.drawn(args.seed);
     warn_of_training_images(&network.metadata, &args.data, holdout)?;
+    let classes = network_classes(&network.graph, network.classes()?, args)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
-    let classes = classify::classes(&dataset, &images, &args.data)?;
+    let truths = classify::truths(&classes, &dataset, &images, &args.classes.map, &args.data)?;
     let answers = classify::by_float(&network, &preprocess, &images)?;
-    Ok(top1("float".to_owned(), &answers, &classes, None))
+    Ok(top1("float".to_owned(), &answers, &truths, None))
 }
 
 /// The classifier of every point, on the integer engine.
@@ -201,9 +219,10 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let points = points_of(&model, &args.point)?;
     let holdout = args.holdout.drawn(args.seed);
     warn_of_training_images(model.metadata(), &args.data, holdout)?;
+    let classes = network_classes(model.graph(), model.classes()?, args)?;
     let dataset = open_test(&args.data, &args.holdout, args.seed)?;
     let images = Images::load(&dataset, &preprocess, args.limit)?;
-    let classes = classify::classes(&dataset, &images, &args.data)?;
+    let truths = classify::truths(&classes, &dataset, &images, &args.classes.map, &args.data)?;
     let mut rows = Vec::new();
     let float = match &args.float {
         Some(path) => {
@@ -216,7 +235,7 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
                 );
             }
             let answers = classify::by_float(&network, &preprocess, &images)?;
-            rows.push(top1("float".to_owned(), &answers, &classes, None));
+            rows.push(top1("float".to_owned(), &answers, &truths, None));
             Some(answers)
         }
         None => None,
@@ -225,23 +244,30 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     for point in points {
         bar.set_message(point.to_string());
         let answers = classify::by_engine(&model, point, &images)?;
-        rows.push(top1(point.to_string(), &answers, &classes, float.as_ref()));
+        rows.push(top1(point.to_string(), &answers, &truths, float.as_ref()));
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(rows)
 }
 
-fn top1(point: String, answers: &Answers, classes: &[u32], float: Option<&Answers>) -> Row {
-    let percent = |count: usize| 100.0 * count as f64 / classes.len().max(1) as f64;
-    let correct = answers.correct(classes);
+/// The classes of the network that is probed.
+fn network_classes(graph: &Graph, names: Option<ClassNames>, args: &ProbeArgs) -> Result<Classes> {
+    let list = args.classes.classes.as_deref();
+    Classes::of(graph, names, list, &args.file)
+}
+
+fn top1(point: String, answers: &Answers, truths: &[u32], float: Option<&Answers>) -> Row {
+    let percent = |count: usize| 100.0 * count as f64 / truths.len().max(1) as f64;
+    let correct = answers.correct(truths);
     Row {
         point,
         top1: percent(correct),
         spread: None,
         runs: Vec::new(),
         correct: Some(correct),
-        images: Some(classes.len()),
+        images: Some(truths.len()),
+        interval: Some(interval(correct as u64, truths.len() as u64).map(|share| 100.0 * share)),
         cosine: float.and_then(|float| answers.cosine(float)),
         agreement: float.map(|float| percent(answers.agreeing(float))),
     }

@@ -9,6 +9,7 @@ use slimbit_interchange::Network;
 use slimbit_nn::Net;
 use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalise, quantise};
 
+use super::classes::read_names;
 use super::features::{Images, PREPROCESS};
 use super::output::{self, Product};
 use super::progress::Meter;
@@ -20,7 +21,12 @@ use crate::table::Table;
 pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let inputs = [args.network.as_path(), args.images.as_path()];
     output::check_file(&args.output, Product::Slim, &inputs)?;
-    let network = Network::open(&args.network)?;
+    let mut network = Network::open(&args.network)?;
+    match &args.classes {
+        Some(list) => network.set_classes(&read_names(list, &network.graph)?)?,
+        // Refuses a list in the file that is none of this network's.
+        None => drop(network.classes()?),
+    }
     let preprocess = preprocess_of(&network, &args.network)?;
     let points = Point::grid(&args.widths, &args.bits)?;
     let dataset = Dataset::open(&args.images)?;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use slimbit_data::{escape_name, open_image, printable};
 use slimbit_engine::Session;
+use slimbit_graph::LOGITS;
 
 use super::Outcome;
 use super::features::{open_model, points_of, preprocess_of};
@@ -20,6 +21,7 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
     let wanted: Vec<_> = args.point.into_iter().collect();
     let point = points_of(&model, &wanted)?[0];
     let mut session = Session::new(Arc::clone(&model), point)?;
+    let names = model.classes()?;
     let mut records = Vec::new();
     for path in &args.images {
         let image = open_image(path)?;
@@ -41,7 +43,12 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                 let top: Vec<String> = order
                     .iter()
                     .take(TOP)
-                    .map(|&i| format!("{i}: {:.4}", values[i]))
+                    .map(|&i| match &names {
+                        Some(names) if name == LOGITS => {
+                            format!("{}: {:.4}", printable(&names.names()[i]), values[i])
+                        }
+                        _ => format!("{i}: {:.4}", values[i]),
+                    })
                     .collect();
                 say!(
                     "{}  {name} [{}] at {point}, largest: {}",

@@ -1,5 +1,6 @@
 //! The command line as a user sees it: the whole way from images to a measured file, and bad input.
 
+mod class_folders;
 mod command;
 mod compare;
 mod console;
@@ -8,10 +9,12 @@ mod evaluation;
 mod folders;
 mod import;
 mod outputs;
+mod prediction;
 mod quantize;
 mod refusals;
 mod trained;
 mod training;
+mod tuned;
 mod verdicts;
 
 use command::succeeds;
@@ -26,6 +29,8 @@ fn help_teaches() {
         "import",
         "quantize",
         "compare",
+        "predict",
+        "evaluate",
         "probe",
         "readiness",
         "export",
