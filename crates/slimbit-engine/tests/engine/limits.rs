@@ -53,7 +53,7 @@ fn pooled(side: usize, flattened: usize) -> Model {
     };
     let mut x = b.push("pool", Op::MaxPool(window), &[x]);
     for turn in 0..flattened {
-        x = b.push(&format!("f{turn}"), Op::Flatten, &[x]);
+        x = b.push(format!("f{turn}"), Op::Flatten, &[x]);
     }
     model(b.finish(&[("codes", x)]).unwrap())
 }
