@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use slimbit_graph::GraphError;
 
-use crate::names::Mismatch;
+use crate::kind::FileKind;
+use crate::names::{Mismatch, ONNX_ROUTE};
 use crate::onnx::UnsupportedNode;
 
 /// What can go wrong between a foreign file and a [`Network`](crate::Network).
@@ -18,7 +19,14 @@ pub enum ImportError {
         /// Why.
         source: io::Error,
     },
-    /// Bytes that are not a file of the kind they claim to be.
+    /// A file of a kind that the reader does not read.
+    Kind {
+        /// What it is.
+        kind: FileKind,
+        /// What the reader reads.
+        wanted: &'static str,
+    },
+    /// Bytes that contradict one another.
     Damaged {
         /// The part of the file: a tensor, an entry, a byte.
         at: String,
@@ -77,28 +85,91 @@ impl ImportError {
     }
 }
 
+/// Longest name from a file that a message quotes, in characters.
+pub(crate) const NAME: usize = 200;
+
+/// Nodes that a message lists.
+const NODES: usize = 40;
+
+/// Longest sentence with names and numbers from a file.
+const TEXT: usize = 1000;
+
+/// Text from a file as a message may show it: on one line, without control characters, and of one that is longer than
+/// `longest` characters the beginning and how many there are more.
+pub fn plain(text: &str, longest: usize) -> String {
+    let mut plain = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == longest {
+            let more = text.chars().count() - longest;
+            plain += &format!("… ({more} more characters)");
+            break;
+        }
+        match character {
+            _ if character.is_control() => plain.extend(character.escape_default()),
+            // Marks that turn the writing's direction, and line separators.
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                plain.extend(character.escape_unicode());
+            }
+            _ => plain.push(character),
+        }
+    }
+    plain
+}
+
+/// A count and its noun, of which the plural has an `s`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
-            Self::Damaged { at, what } => write!(f, "{at}: {what}; the file is damaged"),
-            Self::Invalid { at, what } => write!(f, "{at}: {what}"),
+            Self::Kind { kind, wanted } => {
+                write!(f, "{wanted}: it is {kind}")?;
+                match kind {
+                    FileKind::Foreign(foreign) => write!(f, "; {}", foreign.remedy()),
+                    _ => Ok(()),
+                }
+            }
+            Self::Damaged { at, what } => write!(
+                f,
+                "{}: {}; the file is damaged: copy or download it again",
+                plain(at, NAME),
+                plain(what, TEXT)
+            ),
+            Self::Invalid { at, what } => write!(f, "{}: {}", plain(at, NAME), plain(what, TEXT)),
             Self::Refused { global, why } => write!(
                 f,
-                "`{global}` {why}, and slimbit never runs code from a checkpoint; save the weights \
-                 alone, with `torch.save(model.state_dict(), path)` or as safetensors"
+                "`{}` {}, and slimbit never runs code from a checkpoint; save the weights \
+                 alone, with `torch.save(model.state_dict(), path)` or as safetensors",
+                plain(global, NAME),
+                plain(why, TEXT)
             ),
             Self::Mismatch(mismatch) => write!(f, "{mismatch}"),
             Self::Architecture { what, known } => write!(
                 f,
                 "the checkpoint does not say what network it is: {what}; pass --arch with one of \
-                 {known}"
+                 {known}; for any other network, {ONNX_ROUTE}"
             ),
             Self::Unsupported(nodes) => {
-                write!(f, "{} nodes cannot be imported:", nodes.len())?;
-                nodes.iter().try_for_each(|node| write!(f, "\n  {node}"))
+                write!(f, "{} cannot be imported:", counted(nodes.len(), "node"))?;
+                for node in nodes.iter().take(NODES) {
+                    write!(f, "\n  {}", plain(&node.to_string(), TEXT))?;
+                }
+                match nodes.len().saturating_sub(NODES) {
+                    0 => Ok(()),
+                    more => write!(f, "\n  and {more} more"),
+                }
             }
-            Self::Graph(error) => write!(f, "network description: {error}"),
+            Self::Graph(error) => {
+                write!(
+                    f,
+                    "network description: {}",
+                    plain(&error.to_string(), TEXT)
+                )
+            }
         }
     }
 }
@@ -116,5 +187,27 @@ impl std::error::Error for ImportError {
 impl From<GraphError> for ImportError {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_a_file_stay_on_their_line() {
+        let error = ImportError::invalid("tensor `a\n\u{1b}[31mb\u{202e}`", "x".repeat(300_000));
+        let text = error.to_string();
+        assert!(
+            text.starts_with(r"tensor `a\n\u{1b}[31mb\u{202e}`: xxx"),
+            "{}",
+            &text[..60]
+        );
+        assert!(
+            text.ends_with("… (299000 more characters)"),
+            "{}",
+            text.len()
+        );
+        assert!(!text.contains(char::is_control));
     }
 }

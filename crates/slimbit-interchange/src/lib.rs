@@ -17,9 +17,11 @@
 
 pub mod checkpoint;
 mod error;
+mod kind;
 pub mod names;
 mod network;
 pub mod onnx;
 
-pub use error::ImportError;
+pub use error::{ImportError, plain};
+pub use kind::{FileKind, Foreign};
 pub use network::{Network, Norms};

@@ -4,68 +4,53 @@
 
 use std::collections::BTreeMap;
 
-use super::dtype::Dtype;
-use super::pickle::{self, Loaded, Object, TensorRef, Value};
+use super::pickle::{self, Allowance, Loaded, Object, StorageKind, TensorRef, Value};
 use super::strided::{Budget, gather};
-use super::{Format, Tensors, state_dict};
+use super::{Format, Tensors, Weights, state_dict};
 use crate::ImportError;
 
-const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
-
-const PROTOCOL: i128 = 1001;
-
-/// Whether a file begins with the magic number, itself a pickle.
-pub(super) fn is_legacy(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0x80)
-        && pickle::load(&bytes[..bytes.len().min(64)], 0)
-            .is_ok_and(|loaded| loaded.root == Value::Int(MAGIC))
-}
+const PROTOCOL: i64 = 1001;
 
 /// Reads a whole file.
-pub(super) fn read(bytes: &[u8]) -> Result<Tensors, ImportError> {
-    let magic = pickle::load(bytes, 0)?;
-    let protocol = pickle::load(bytes, magic.end)?;
+pub(super) fn read(bytes: &[u8], weights: Weights) -> Result<Tensors, ImportError> {
+    let mut allowance = Allowance::of(bytes.len());
+    let mut load = |start| pickle::load(bytes, start, &mut allowance);
+    let magic = load(0)?;
+    let protocol = load(magic.end)?;
     if protocol.root != Value::Int(PROTOCOL) {
         let what = format!("protocol {:?}, wanted {PROTOCOL}", protocol.root);
         return Err(ImportError::damaged("header", what));
     }
-    let system = pickle::load(bytes, protocol.end)?;
-    let object = pickle::load(bytes, system.end)?;
-    let names = pickle::load(bytes, object.end)?;
-    let storages = storages(bytes, &object, &names)?;
+    let system = load(protocol.end)?;
+    let object = load(system.end)?;
 
-    let mut tensors = Tensors {
-        format: Format::TorchLegacy,
-        floats: BTreeMap::new(),
-        others: BTreeMap::new(),
-    };
+    let mut tensors = Tensors::new(Format::TorchLegacy, weights);
     let mut budget = Budget::of(bytes.len());
-    for (name, tensor) in state_dict::tensors(&object)? {
-        let storage = storage(&storages, name, tensor)?;
-        if tensor.storage.dtype.is_float() {
-            let array = gather(name, tensor, storage, &mut budget)?;
-            tensors.floats.insert(name.to_owned(), array);
-        } else {
-            let dtype = tensor.storage.dtype.name().to_owned();
-            tensors.others.insert(name.to_owned(), dtype);
-        }
+    let found = state_dict::find(&object, weights, &mut allowance)?;
+    let stored = tensors.take(found, &mut budget)?;
+    let names = pickle::load(bytes, object.end, &mut allowance)?;
+    let storages = storages(bytes, &object, &names)?;
+    for (name, tensor) in stored {
+        let storage = storage(&storages, &name, tensor)?;
+        let array = gather(&name, tensor, storage, &mut budget)?;
+        tensors.floats.insert(name, array);
     }
     Ok(tensors)
 }
 
 /// Element type and bytes of a storage.
-type Stored<'a> = (Dtype, &'a [u8]);
+type Stored<'a> = (StorageKind<'a>, &'a [u8]);
 
 /// Every storage, by its name.
 fn storages<'a>(
     bytes: &'a [u8],
-    object: &'a Loaded,
-    names: &'a Loaded,
+    object: &Loaded<'a>,
+    names: &Loaded<'a>,
 ) -> Result<BTreeMap<&'a str, Stored<'a>>, ImportError> {
-    let mut dtypes = BTreeMap::new();
+    let mut kinds = BTreeMap::new();
     for storage in object.heap.objects() {
         if let Object::Storage(storage) = storage {
-            dtypes.insert(storage.key.as_str(), storage.dtype);
+            kinds.insert(storage.key, storage.kind);
         }
     }
     let list = names.heap.sequence(names.root).unwrap_or_default();
@@ -75,19 +60,28 @@ fn storages<'a>(
         let Some(name) = names.heap.text(name) else {
             return Err(ImportError::damaged("list of storages", "holds no names"));
         };
-        let Some(dtype) = dtypes.get(name) else {
+        let Some(kind) = kinds.get(name) else {
             let what = "belongs to no tensor, so that its size is unknown";
             return Err(ImportError::damaged(format!("storage `{name}`"), what));
         };
+        let Some(size) = kind.size() else {
+            let StorageKind::Other(class) = kind else {
+                unreachable!("plain numbers have a size")
+            };
+            return Err(ImportError::Refused {
+                global: format!("torch.{class}"),
+                why: "is a storage of elements of unknown size".to_owned(),
+            });
+        };
         let taken = rest.split_first_chunk().and_then(|(count, rest)| {
             let count = usize::try_from(i64::from_le_bytes(*count)).ok()?;
-            rest.split_at_checked(count.checked_mul(dtype.size())?)
+            rest.split_at_checked(count.checked_mul(size)?)
         });
         let Some((stored, after)) = taken else {
             let what = format!("ends too early, with {} bytes left", rest.len());
             return Err(ImportError::damaged(format!("storage `{name}`"), what));
         };
-        storages.insert(name, (*dtype, stored));
+        storages.insert(name, (*kind, stored));
         rest = after;
     }
     Ok(storages)
@@ -100,13 +94,11 @@ fn storage<'a>(
 ) -> Result<&'a [u8], ImportError> {
     let wanted = &tensor.storage;
     let fault = |what: String| Err(ImportError::damaged(format!("tensor `{name}`"), what));
-    match storages.get(wanted.key.as_str()) {
-        Some(&(dtype, stored)) if dtype == wanted.dtype => Ok(stored),
-        Some((dtype, _)) => fault(format!(
-            "takes storage `{}` for {}, which is {}",
-            wanted.key,
-            wanted.dtype.name(),
-            dtype.name()
+    match storages.get(wanted.key) {
+        Some(&(kind, stored)) if kind == wanted.kind => Ok(stored),
+        Some((kind, _)) => fault(format!(
+            "takes storage `{}` for {:?}, which is {kind:?}",
+            wanted.key, wanted.kind
         )),
         None => fault(format!("storage `{}` is not in the file", wanted.key)),
     }

@@ -1,9 +1,11 @@
 use slimbit_graph::Array;
 
-use super::pickle::TensorRef;
+use super::dtype::Dtype;
+use super::pickle::{StorageKind, TensorRef};
 use crate::ImportError;
 
-/// Elements that all tensors of a file may have together.
+/// Elements that all tensors of a file may have together: as many as the file has bytes, so that they take four
+/// times its size as `f32`.
 ///
 /// Views may share a storage and may repeat its elements, so that a small file can describe any
 /// number of them. A file in which every element is stored has at least two bytes for each; half
@@ -16,6 +18,39 @@ impl Budget {
     pub(super) fn of(bytes: usize) -> Self {
         Self(bytes)
     }
+
+    /// Notes a tensor of so many elements.
+    ///
+    /// # Errors
+    /// [`ImportError::Invalid`] for more than are left.
+    pub(super) fn take(&mut self, name: &str, elements: usize) -> Result<(), ImportError> {
+        self.0 = self.0.checked_sub(elements).ok_or_else(|| {
+            let what = format!(
+                "has {elements} elements, and with it the tensors have more than the file can hold; \
+                 save them with `.contiguous()` or `.clone()`"
+            );
+            ImportError::invalid(format!("tensor `{name}`"), what)
+        })?;
+        Ok(())
+    }
+}
+
+/// The type of a tensor's elements.
+///
+/// # Errors
+/// [`ImportError::Refused`] where they are no plain numbers.
+pub(super) fn plain(name: &str, tensor: &TensorRef) -> Result<Dtype, ImportError> {
+    tensor.dtype().ok_or_else(|| {
+        let StorageKind::Other(kind) = tensor.storage.kind else {
+            unreachable!("a storage of plain numbers has a type")
+        };
+        ImportError::Refused {
+            global: format!("torch.{kind}"),
+            why: format!(
+                "is the storage of tensor `{name}`, of elements that are not plain floats or integers"
+            ),
+        }
+    })
 }
 
 /// The dense array that a strided view of `storage` means; `storage` holds all elements of the
@@ -26,16 +61,21 @@ pub(super) fn gather(
     storage: &[u8],
     budget: &mut Budget,
 ) -> Result<Array, ImportError> {
-    let fault = |what: String| ImportError::damaged(format!("tensor `{name}`"), what);
-    let dtype = tensor.storage.dtype;
+    let at = || format!("tensor `{name}`");
+    let fault = |what: String| ImportError::damaged(at(), what);
+    let dtype = plain(name, tensor)?;
     let [first, length] = tensor.storage.part;
-    if storage.len() != tensor.storage.elements.saturating_mul(dtype.size()) {
+    let stored = match tensor.storage.kind {
+        StorageKind::Plain(stored) => stored,
+        StorageKind::Other(_) => dtype,
+    };
+    if storage.len() != tensor.storage.elements.saturating_mul(stored.size()) {
         return Err(fault(format!(
             "storage `{}` has {} bytes, wanted {} {} elements",
             tensor.storage.key,
             storage.len(),
             tensor.storage.elements,
-            dtype.name()
+            stored.name()
         )));
     }
     if first
@@ -47,6 +87,9 @@ pub(super) fn gather(
             tensor.storage.elements
         )));
     }
+    // Bytes of which the elements are made: an untyped storage counts bytes.
+    let storage = &storage[first * stored.size()..(first + length) * stored.size()];
+    let length = storage.len() / dtype.size();
     let TensorRef {
         shape,
         strides,
@@ -64,20 +107,21 @@ pub(super) fn gather(
             extent.end
         )));
     }
-    budget.0 = budget.0.checked_sub(extent.elements).ok_or_else(|| {
-        fault(format!(
-            "has {} elements, and with it the tensors have more than the file can hold; \
-             save them with `.contiguous()` or `.clone()`",
-            extent.elements
-        ))
-    })?;
-    let start = (first + offset) * dtype.size();
+    budget.take(name, extent.elements)?;
+    let start = offset * dtype.size();
     let data = if extent.elements == 0 {
         Vec::new()
     } else if is_dense(shape, strides) {
         dtype.decode(&storage[start..start + extent.elements * dtype.size()])
     } else {
-        dtype.decode(&dense(tensor, &storage[start..], extent.elements))
+        let size = dtype.size();
+        dtype.decode(&dense(
+            shape,
+            strides,
+            size,
+            &storage[start..],
+            extent.elements,
+        ))
     };
     Ok(Array {
         shape: shape.clone(),
@@ -125,9 +169,13 @@ fn is_dense(shape: &[usize], strides: &[usize]) -> bool {
 }
 
 /// The bytes of the elements in row-major order; `stored` begins with the first of them.
-fn dense(tensor: &TensorRef, stored: &[u8], elements: usize) -> Vec<u8> {
-    let TensorRef { shape, strides, .. } = tensor;
-    let size = tensor.storage.dtype.size();
+pub(super) fn dense(
+    shape: &[usize],
+    strides: &[usize],
+    size: usize,
+    stored: &[u8],
+    elements: usize,
+) -> Vec<u8> {
     let mut data = Vec::with_capacity(elements * size);
     let mut index = vec![0; shape.len()];
     let mut at = 0;
@@ -149,7 +197,8 @@ fn dense(tensor: &TensorRef, stored: &[u8], elements: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::dtype::Dtype;
+    use std::rc::Rc;
+
     use crate::checkpoint::pickle::StorageRef;
 
     fn read(
@@ -162,12 +211,13 @@ mod tests {
             .flat_map(|v| (v as f32).to_le_bytes())
             .collect();
         let tensor = TensorRef {
-            storage: StorageRef {
-                dtype: Dtype::F32,
-                key: "0".to_owned(),
+            storage: Rc::new(StorageRef {
+                kind: StorageKind::Plain(Dtype::F32),
+                key: "0",
                 elements,
                 part: [0, elements],
-            },
+            }),
+            dtype: None,
             offset,
             shape: shape.to_vec(),
             strides: strides.to_vec(),

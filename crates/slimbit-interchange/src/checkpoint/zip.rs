@@ -7,9 +7,9 @@ use std::io::{Cursor, Read};
 use ::zip::ZipArchive;
 use ::zip::result::ZipError;
 
-use super::pickle::{self, TensorRef};
+use super::pickle::{self, Allowance, TensorRef};
 use super::strided::{Budget, gather};
-use super::{Format, Tensors, state_dict};
+use super::{Format, Tensors, Weights, state_dict};
 use crate::ImportError;
 
 /// How many times its size an archive may unpack to. PyTorch does not compress at all, and trained
@@ -17,48 +17,35 @@ use crate::ImportError;
 const MAX_EXPANSION: usize = 4;
 
 /// Reads a whole archive.
-pub(super) fn read(bytes: &[u8]) -> Result<Tensors, ImportError> {
+pub(super) fn read(bytes: &[u8], weights: Weights) -> Result<Tensors, ImportError> {
     let archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| fault("archive", error))?;
     let mut entries = Entries {
         folder: folder(&archive)?,
         bytes_left: bytes.len().saturating_mul(MAX_EXPANSION),
         archive,
     };
-    if entries.has("constants.pkl") {
-        return Err(ImportError::Refused {
-            global: "constants.pkl".to_owned(),
-            why: "marks a TorchScript archive, which is a program".to_owned(),
-        });
-    }
     if entries.has("byteorder") && entries.read("byteorder")? != b"little" {
         let what = "is not little; save the checkpoint again on a little-endian machine";
-        return Err(ImportError::damaged("entry `byteorder`", what));
+        return Err(ImportError::invalid("entry `byteorder`", what));
     }
-    let loaded = pickle::load(&entries.read("data.pkl")?, 0)?;
+    let mut allowance = Allowance::of(bytes.len());
+    let program = entries.read("data.pkl")?;
+    let loaded = pickle::load(&program, 0, &mut allowance)?;
 
-    let mut tensors = Tensors {
-        format: Format::TorchZip,
-        floats: BTreeMap::new(),
-        others: BTreeMap::new(),
-    };
+    let mut tensors = Tensors::new(Format::TorchZip, weights);
+    let mut budget = Budget::of(bytes.len());
     // Tensors that share a storage come one after another: one storage is in memory at a time.
-    let mut by_storage: BTreeMap<&str, Vec<(&str, &TensorRef)>> = BTreeMap::new();
-    for (name, tensor) in state_dict::tensors(&loaded)? {
-        let storage = &tensor.storage;
-        if storage.dtype.is_float() {
-            let sharing = by_storage.entry(&storage.key).or_default();
-            sharing.push((name, tensor));
-        } else {
-            let dtype = storage.dtype.name().to_owned();
-            tensors.others.insert(name.to_owned(), dtype);
-        }
+    let mut by_storage: BTreeMap<&str, Vec<(String, &TensorRef)>> = BTreeMap::new();
+    let found = state_dict::find(&loaded, weights, &mut allowance)?;
+    for (name, tensor) in tensors.take(found, &mut budget)? {
+        let sharing = by_storage.entry(tensor.storage.key).or_default();
+        sharing.push((name, tensor));
     }
-    let mut budget = Budget::of(bytes.len().saturating_mul(MAX_EXPANSION));
     for (key, sharing) in by_storage {
         let stored = entries.read(&format!("data/{key}"))?;
         for (name, tensor) in sharing {
-            let array = gather(name, tensor, &stored, &mut budget)?;
-            tensors.floats.insert(name.to_owned(), array);
+            let array = gather(&name, tensor, &stored, &mut budget)?;
+            tensors.floats.insert(name, array);
         }
     }
     Ok(tensors)
@@ -80,7 +67,7 @@ fn folder(archive: &ZipArchive<Cursor<&[u8]>>) -> Result<String, ImportError> {
         [folder] => Ok(std::mem::take(folder)),
         _ => {
             let what = "holds not exactly one `data.pkl`, so it is not a PyTorch checkpoint";
-            Err(ImportError::damaged("archive", what))
+            Err(ImportError::invalid("archive", what))
         }
     }
 }
@@ -116,7 +103,7 @@ impl Entries<'_> {
                     "with it the archive unpacks to more than {MAX_EXPANSION} times its size; \
                      store it without compression"
                 );
-                return Err(ImportError::damaged(&at, what));
+                return Err(ImportError::invalid(&at, what));
             }
         }
         Ok(unpacked)

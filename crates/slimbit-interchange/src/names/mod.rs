@@ -2,23 +2,30 @@
 //!
 //! A [`Network`] is made of a [checkpoint](crate::checkpoint) by an architecture's name, which
 //! decides the graph, and a scheme of names, which the tensors themselves decide. Every parameter of
-//! the graph must be there in its shape, and every tensor must be used: all that is not so is in one
+//! the graph must be there in its shape, and every tensor of the network must be used: all that is not so is in one
 //! [`Mismatch`].
+//!
+//! The network may be a part of the checkpoint, below any prefix. What lies outside, and the heads of self-supervised
+//! training behind a backbone, are left out and named.
 
+mod fit;
 mod guess;
 mod mismatch;
 mod scheme;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use slimbit_graph::{Array, Params, backbones};
 
-use slimbit_graph::{Array, Graph, Op, Params, Width, backbones};
-
+use fit::Fit;
 pub use guess::guess;
 pub use mismatch::{Mismatch, Misshapen};
-use scheme::Scheme;
 
 use crate::checkpoint::Tensors;
 use crate::{ImportError, Network, Norms};
+
+/// What to do with a network that is none of the architectures, as a clause of a message.
+pub(crate) const ONNX_ROUTE: &str = "`torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), \"model.onnx\", \
+    opset_version=18)` in Python and `slimbit import model.onnx -o model.safetensors`";
 
 /// Names under which the source libraries know the same architectures.
 const ALIASES: [(&str, &str); 4] = [
@@ -38,6 +45,10 @@ pub struct Imported {
     pub scheme: &'static str,
     /// Counters and the like, which no forward pass reads.
     pub ignored: Vec<String>,
+    /// Tensors that are no part of the network: by their names in the checkpoint.
+    pub left_out: Vec<String>,
+    /// What was chosen and what was left out, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The graph's own name for an architecture that may be called as in torchvision or timm.
@@ -58,137 +69,52 @@ pub fn default_side(architecture: &str) -> usize {
 ///
 /// # Errors
 /// [`ImportError::Mismatch`] with every tensor that is missing, unexpected or misshapen;
+/// [`ImportError::Invalid`] where several parts of the checkpoint fit, or none is of the weights asked for;
 /// [`ImportError::Graph`] for an unknown architecture; otherwise as [`Network::check`].
 pub fn import(
     tensors: &Tensors,
     architecture: &str,
     input: [usize; 2],
 ) -> Result<Imported, ImportError> {
-    let (graph, scheme) = graph_and_scheme(tensors, canonical(architecture), input)?;
-    read(&graph, scheme, tensors)
+    let architecture = canonical(architecture);
+    // An unknown name is told before anything is compared.
+    backbones::by_name(architecture, 3, input[0], input[1], None)?;
+    let fit = fit::find(tensors, architecture, input)?;
+    read(&fit, tensors)
 }
 
-/// The graph of a backbone with the checkpoint's channels and classes, and whose names it has.
-fn graph_and_scheme(
-    tensors: &Tensors,
-    backbone: &str,
-    [height, width]: [usize; 2],
-) -> Result<(Graph, Scheme), ImportError> {
-    let graph = |channels, classes| backbones::by_name(backbone, channels, height, width, classes);
-    let colour = graph(3, None)?;
-    let scheme = Scheme::best(&colour, tensors);
-    let channels = scheme.channels(tensors).unwrap_or(3);
-    Ok((graph(channels, scheme.classes(tensors))?, scheme))
-}
-
-/// One tensor that the graph wants.
-struct Wanted {
-    /// Its name in the checkpoint.
-    theirs: String,
-    /// Its name in the network, without the node's: `weight`, `running_mean`, ...
-    part: &'static str,
-    node: String,
-    shape: Vec<usize>,
-}
-
-fn read(graph: &Graph, scheme: Scheme, tensors: &Tensors) -> Result<Imported, ImportError> {
-    let wanted = wanted(graph, scheme)?;
-    let mismatch = compare(graph, scheme, &wanted, tensors);
-    if !mismatch.is_empty() {
-        return Err(ImportError::Mismatch(Box::new(mismatch)));
-    }
+fn read(fit: &Fit, tensors: &Tensors) -> Result<Imported, ImportError> {
     let mut params = Params::default();
     let mut norms = Norms::new();
-    for tensor in wanted {
-        let array = &tensors.floats[&tensor.theirs];
+    for tensor in &fit.wanted {
+        let array = fit.view.floats[&tensor.theirs];
         let (mean, variance) = match tensor.part {
             "running_mean" => (array.data.clone(), None),
             "running_var" => (Vec::new(), Some(array.data.clone())),
             part => {
                 let array = Array {
-                    shape: tensor.shape,
+                    shape: tensor.shape.clone(),
                     data: array.data.clone(),
                 };
                 params.0.insert(format!("{}.{part}", tensor.node), array);
                 continue;
             }
         };
-        let norm = norms.entry(tensor.node).or_default();
+        let norm = norms.entry(tensor.node.clone()).or_default();
         match variance {
             Some(variance) => norm.1 = variance,
             None => norm.0 = mean,
         }
     }
-    let ignored = tensors.others.keys().filter(|name| is_counter(name));
+    let ignored = tensors.others.keys().chain(tensors.floats.keys());
+    let ignored = ignored.filter(|name| view::is_counter(name));
+    let mut notes = tensors.notes.clone();
+    notes.extend(fit.notes());
     Ok(Imported {
-        network: Network::new(graph.clone(), params, norms)?,
-        scheme: scheme.name(),
+        network: Network::new(fit.graph.clone(), params, norms)?,
+        scheme: fit.scheme.name(),
         ignored: ignored.cloned().collect(),
+        left_out: fit.left_out(),
+        notes,
     })
-}
-
-/// Batch-norm's count of the batches it has seen.
-fn is_counter(name: &str) -> bool {
-    name.ends_with("num_batches_tracked")
-}
-
-fn wanted(graph: &Graph, scheme: Scheme) -> Result<Vec<Wanted>, ImportError> {
-    let specs = graph.params(Width::FULL)?;
-    let shapes: BTreeMap<_, _> = specs.into_iter().map(|s| (s.name, s.shape)).collect();
-    let mut wanted = Vec::new();
-    for node in graph.nodes() {
-        let parts: &[&str] = match node.op {
-            Op::BatchNorm { .. } => &["weight", "bias", "running_mean", "running_var"],
-            _ => &["weight", "bias"],
-        };
-        for &part in parts {
-            // Statistics have the shape of the scale.
-            let own = if part.starts_with("running") {
-                "weight"
-            } else {
-                part
-            };
-            let Some(shape) = shapes.get(&format!("{}.{own}", node.name)) else {
-                continue;
-            };
-            wanted.push(Wanted {
-                theirs: format!("{}.{part}", scheme.module(&node.name)),
-                part,
-                node: node.name.clone(),
-                shape: shape.clone(),
-            });
-        }
-    }
-    Ok(wanted)
-}
-
-fn compare(graph: &Graph, scheme: Scheme, wanted: &[Wanted], tensors: &Tensors) -> Mismatch {
-    let mut mismatch = Mismatch::new(graph.name(), scheme.name());
-    for tensor in wanted {
-        match tensors.floats.get(&tensor.theirs) {
-            Some(array) if array.shape == tensor.shape => {}
-            Some(array) => mismatch.misshapen.push(Misshapen {
-                name: tensor.theirs.clone(),
-                found: array.shape.clone(),
-                wanted: tensor.shape.clone(),
-            }),
-            None => mismatch.missing.push(tensor.theirs.clone()),
-        }
-    }
-    let used: BTreeSet<&str> = wanted.iter().map(|tensor| tensor.theirs.as_str()).collect();
-    let names = tensors.floats.keys();
-    let unused = names.filter(|name| !used.contains(name.as_str()));
-    mismatch.unexpected.extend(unused.cloned());
-    for (name, dtype) in &tensors.others {
-        if !is_counter(name) {
-            mismatch.unexpected.push(format!("{name} ({dtype})"));
-        }
-    }
-    if !mismatch.is_empty() && scheme.classes(tensors).is_none() {
-        // A network may do without a classifier, but one of another name is likelier.
-        let classifier = scheme.module("classifier");
-        let parts = ["weight", "bias"].map(|part| format!("{classifier}.{part}"));
-        mismatch.missing.extend(parts);
-    }
-    mismatch
 }

@@ -1,6 +1,9 @@
-use slimbit_graph::{Graph, Op};
+use std::collections::BTreeMap;
 
-use crate::checkpoint::Tensors;
+use slimbit_graph::Array;
+
+/// Tensors by their names in the checkpoint.
+type Floats<'t> = BTreeMap<String, &'t Array>;
 
 /// Whose names a checkpoint's tensors have. timm names its ResNets as torchvision does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +12,8 @@ pub(super) enum Scheme {
     TorchvisionResNet,
     /// `layer1.0.shortcut.0`, `linear`: the CIFAR ResNets of Yerlan Idelbayev and of Kuang Liu.
     CifarResNet,
+    /// `0`, `1`, `4.0.downsample.0`: the children of torchvision's ResNet in a `Sequential`, without names.
+    NumberedResNet,
     /// `features.1.conv.0.0`, `classifier.1`.
     TorchvisionMobileNet,
     /// `blocks.1.0.conv_pw`, `classifier`; with the blocks per stage of the network.
@@ -28,7 +33,7 @@ pub(super) fn is_cifar_resnet(name: &str) -> bool {
 
 impl Scheme {
     /// The schemes that a backbone's checkpoints come in.
-    fn of(backbone: &str) -> &'static [Self] {
+    pub(super) fn of(backbone: &str) -> &'static [Self] {
         if backbone.starts_with("mobilenetv2") {
             &[Self::TorchvisionMobileNet, Self::Timm(MOBILENET_V2)]
         } else if backbone == "efficientnet-lite0-symmetric" {
@@ -38,26 +43,12 @@ impl Scheme {
         } else if is_cifar_resnet(backbone) {
             &[Self::CifarResNet, Self::TorchvisionResNet]
         } else {
-            &[Self::TorchvisionResNet, Self::CifarResNet]
+            &[
+                Self::TorchvisionResNet,
+                Self::CifarResNet,
+                Self::NumberedResNet,
+            ]
         }
-    }
-
-    /// The scheme by which most layers of `graph` are in the checkpoint.
-    pub(super) fn best(graph: &Graph, tensors: &Tensors) -> Self {
-        let found = |scheme: Self| {
-            let names = graph.nodes().iter().filter(|node| has_weight(&node.op));
-            let weights = names.map(|node| format!("{}.weight", scheme.module(&node.name)));
-            weights
-                .filter(|name| tensors.floats.contains_key(name))
-                .count()
-        };
-        let mut best = Self::of(graph.name())[0];
-        for &scheme in Self::of(graph.name()) {
-            if found(scheme) > found(best) {
-                best = scheme;
-            }
-        }
-        best
     }
 
     /// Whose names these are, for messages.
@@ -65,6 +56,7 @@ impl Scheme {
         match self {
             Self::TorchvisionResNet => "torchvision and timm",
             Self::CifarResNet => "the CIFAR ResNets (linear, shortcut)",
+            Self::NumberedResNet => "torchvision's children in order",
             Self::TorchvisionMobileNet => "torchvision",
             Self::Timm(_) => "timm",
             Self::LukemelasEfficientNet => "efficientnet_lite_pytorch",
@@ -72,17 +64,17 @@ impl Scheme {
     }
 
     /// Classes of the checkpoint's classifier, if it has one.
-    pub(super) fn classes(self, tensors: &Tensors) -> Option<usize> {
+    pub(super) fn classes(self, floats: &Floats) -> Option<usize> {
         let classifier = self.module("classifier");
-        let part = |part| tensors.floats.get(&format!("{classifier}.{part}"));
+        let part = |part| floats.get(&format!("{classifier}.{part}"));
         let array = part("weight").or_else(|| part("bias"))?;
         array.shape.first().copied()
     }
 
     /// Channels of the images that the checkpoint's first convolution takes.
-    pub(super) fn channels(self, tensors: &Tensors) -> Option<usize> {
+    pub(super) fn channels(self, floats: &Floats) -> Option<usize> {
         let weight = format!("{}.weight", self.module("stem.conv"));
-        tensors.floats.get(&weight)?.shape.get(1).copied()
+        floats.get(&weight)?.shape.get(1).copied()
     }
 
     /// The module whose parameters the node `name` has.
@@ -90,15 +82,12 @@ impl Scheme {
         match self {
             Self::TorchvisionResNet => residual(name, "downsample", "fc"),
             Self::CifarResNet => residual(name, "shortcut", "linear"),
+            Self::NumberedResNet => numbered(&residual(name, "downsample", "fc")),
             Self::TorchvisionMobileNet => torchvision_mobilenet(name),
             Self::Timm(stages) => timm_efficient(name, stages),
             Self::LukemelasEfficientNet => lukemelas_efficient(name),
         }
     }
-}
-
-fn has_weight(op: &Op) -> bool {
-    matches!(op, Op::Conv2d(_) | Op::BatchNorm { .. } | Op::Linear(_))
 }
 
 /// `layer1.0.a.conv` is `layer1.0.conv1` there.
@@ -123,6 +112,21 @@ fn residual(name: &str, shortcut: &str, classifier: &str) -> String {
         Some(format!("{block}.{shortcut}.{number}"))
     });
     renamed.unwrap_or_else(|| name.to_owned())
+}
+
+/// The place of a layer among the children of torchvision's ResNet: convolution, batch-norm, ReLU, pooling, four
+/// stages, pooling and the classifier.
+fn numbered(name: &str) -> String {
+    const CHILDREN: [&str; 10] = [
+        "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc",
+    ];
+    let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    let place = CHILDREN.iter().position(|child| *child == first);
+    match (place, rest) {
+        (Some(place), "") => place.to_string(),
+        (Some(place), rest) => format!("{place}.{rest}"),
+        (None, _) => name.to_owned(),
+    }
 }
 
 /// Number of an inverted residual, and the rest of the name: `block3.expand.conv`.
@@ -234,6 +238,9 @@ mod tests {
         let scheme = Scheme::CifarResNet;
         assert_eq!(scheme.module("layer2.0.shortcut.bn"), "layer2.0.shortcut.1");
         assert_eq!(scheme.module("classifier"), "linear");
+        let scheme = Scheme::NumberedResNet;
+        assert_eq!(scheme.module("stem.bn"), "1");
+        assert_eq!(scheme.module("layer2.0.shortcut.bn"), "5.0.downsample.1");
     }
 
     #[test]

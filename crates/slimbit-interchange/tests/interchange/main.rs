@@ -7,4 +7,5 @@ mod names;
 mod network;
 mod real_weights;
 mod torch_file;
+mod trainers;
 mod zoo;

@@ -28,6 +28,10 @@ pub(crate) struct TorchFile {
     pub(crate) storages: Vec<(String, Vec<u8>)>,
     /// Keys of the dictionaries around the state dict, outermost first.
     pub(crate) nest: Vec<&'static str>,
+    /// What else is in each of those dictionaries: a key, and the instructions that make the value.
+    pub(crate) beside: Vec<(&'static str, Vec<u8>)>,
+    /// What else is in the state dict itself.
+    pub(crate) among: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl TorchFile {
@@ -131,11 +135,54 @@ impl TorchFile {
             pickle.text("best");
             pickle.0.push(b'G');
             pickle.0.extend(0.5_f64.to_be_bytes());
+            for (key, instructions) in &self.beside {
+                pickle.text(key);
+                pickle.0.extend(instructions);
+            }
             pickle.text(nest);
         }
+        pickle.state_dict(&self.views, &self.among, legacy);
+        for _ in &self.nest {
+            pickle.0.push(b'u');
+        }
+        pickle.0.push(b'.');
+        pickle.0
+    }
+}
+
+/// The instructions that make a state dict, to put one beside another.
+pub(crate) fn instructions(views: &[View]) -> Vec<u8> {
+    let mut pickle = Pickle(Vec::new());
+    pickle.state_dict(views, &[], false);
+    pickle.0
+}
+
+/// The instructions that make text.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    let mut pickle = Pickle(Vec::new());
+    pickle.text(text);
+    pickle.0
+}
+
+/// The strides of a contiguous tensor.
+pub(crate) fn row_major(shape: &[usize]) -> Vec<usize> {
+    (0..shape.len())
+        .map(|axis| shape[axis + 1..].iter().product())
+        .collect()
+}
+
+struct Pickle(Vec<u8>);
+
+impl Pickle {
+    fn state_dict(&mut self, views: &[View], among: &[(&'static str, Vec<u8>)], legacy: bool) {
+        let pickle = self;
         pickle.global("collections", "OrderedDict");
         pickle.0.extend(b")R(");
-        for view in &self.views {
+        for (key, instructions) in among {
+            pickle.text(key);
+            pickle.0.extend(instructions);
+        }
+        for view in views {
             pickle.text(&view.name);
             pickle.global("torch._utils", "_rebuild_tensor_v2");
             pickle.0.extend(b"((");
@@ -160,24 +207,8 @@ impl TorchFile {
         pickle.0.extend(b"}");
         pickle.text("_metadata");
         pickle.0.extend(b"}sb");
-        for _ in &self.nest {
-            pickle.0.push(b'u');
-        }
-        pickle.0.push(b'.');
-        pickle.0
     }
-}
 
-/// The strides of a contiguous tensor.
-pub(crate) fn row_major(shape: &[usize]) -> Vec<usize> {
-    (0..shape.len())
-        .map(|axis| shape[axis + 1..].iter().product())
-        .collect()
-}
-
-struct Pickle(Vec<u8>);
-
-impl Pickle {
     fn new() -> Self {
         Self(vec![0x80, 2])
     }

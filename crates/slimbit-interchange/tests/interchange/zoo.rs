@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use slimbit_graph::Array;
-use slimbit_interchange::checkpoint::{Format, Tensors};
+use slimbit_interchange::checkpoint::{Format, Tensors, Weights};
 
 /// A state dict under construction.
 pub(crate) struct StateDict(pub(crate) Tensors);
@@ -14,6 +14,10 @@ impl StateDict {
             format: Format::SafeTensors,
             floats: BTreeMap::new(),
             others: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            weights: Weights::Auto,
+            averaged: false,
+            notes: Vec::new(),
         })
     }
 

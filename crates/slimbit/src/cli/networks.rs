@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use slimbit_data::{Filter, Resize};
 use slimbit_graph::{Point, Width};
+use slimbit_interchange::checkpoint::Weights;
 use slimbit_num::WeightGrid;
 use slimbit_quant::{Correction, ValueRule};
 
@@ -27,6 +28,13 @@ pub struct ImportArgs {
     /// The network, by our name, torchvision's or timm's; by default, what the tensors fit.
     #[arg(long, value_name = "NAME")]
     pub arch: Option<String>,
+    /// Which weights of a checkpoint that also holds an average of them (EMA, SWA, a momentum encoder, a
+    /// teacher): by default the network's own, but a teacher's rather than a student's.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub weights: WeightsArg,
+    /// Take only the tensors whose names begin with this, where several networks are in one checkpoint.
+    #[arg(long, value_name = "NAME")]
+    pub prefix: Option<String>,
     /// The network file to write (.safetensors).
     #[arg(short, long)]
     pub output: PathBuf,
@@ -68,6 +76,27 @@ impl From<OsString> for Classes {
         match text.to_str().and_then(|text| text.parse().ok()) {
             Some(count) => Self::Count(count),
             None => Self::Names(text.into()),
+        }
+    }
+}
+
+/// Which weights of a checkpoint.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsArg {
+    /// The network's own; a teacher's rather than a student's.
+    Auto,
+    /// The network's own.
+    Model,
+    /// The average.
+    Ema,
+}
+
+impl From<WeightsArg> for Weights {
+    fn from(arg: WeightsArg) -> Self {
+        match arg {
+            WeightsArg::Auto => Self::Auto,
+            WeightsArg::Model => Self::Model,
+            WeightsArg::Ema => Self::Average,
         }
     }
 }

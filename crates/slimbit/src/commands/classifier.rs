@@ -10,11 +10,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use slimbit_data::Preprocess;
 use slimbit_engine::Session;
 use slimbit_graph::{LOGITS, Point};
-use slimbit_interchange::Network;
+use slimbit_interchange::FileKind;
 
 use super::classes::Classes;
 use super::features::{open_model, points_of, preprocess_of};
-use super::output::safetensors_format;
+use super::open::{self, Wanted};
 use super::{forward, quantize};
 use crate::cli::MemoryArgs;
 
@@ -61,10 +61,10 @@ impl Classifier {
         threads: Option<usize>,
         memory: MemoryArgs,
     ) -> Result<Self> {
-        let format = safetensors_format(path).with_context(|| path.display().to_string())?;
-        let (runner, preprocess, classes, metadata) = match format.as_deref() {
-            Some("slimbit-network") => {
-                let network = Network::open(path)?;
+        let kind = open::expect(path, &[Wanted::Slim, Wanted::Network])?;
+        let (runner, preprocess, classes, metadata) = match kind {
+            FileKind::Network => {
+                let network = open::network(path)?;
                 let names = network
                     .classes()
                     .with_context(|| path.display().to_string())?;

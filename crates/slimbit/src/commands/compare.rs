@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use slimbit_data::{Dataset, Preprocess};
 use slimbit_engine::{Model, Session, Trace};
 use slimbit_graph::{Point, Width};
-use slimbit_interchange::{Network, onnx};
+use slimbit_interchange::{FileKind, Network, onnx};
 use slimbit_nn::Net;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report, StageComparison};
 use slimbit_quant::equalise;
 
 use super::features::{Images, PREPROCESS, open_model, preprocess_of};
+use super::open::{self, Wanted};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
 use crate::console::{self, count, say};
@@ -99,14 +100,14 @@ fn point_of(model: &Model, wanted: Option<Point>) -> Result<Point> {
 /// The float network and its evaluation transform. An ONNX file has none of its own and gets the
 /// `.slim` file's.
 fn reference(path: &Path, preprocess: &Preprocess) -> Result<(Network, Preprocess)> {
-    let network = if path.extension().is_some_and(|ending| ending == "onnx") {
+    let network = if open::expect(path, &[Wanted::Network, Wanted::Onnx])? == FileKind::Onnx {
         let bytes = std::fs::read(path)
             .map_err(|error| anyhow::anyhow!("reading {}: {error}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let side = [preprocess.height, preprocess.width];
         onnx::import_in(folder, &bytes, Some(side))?.network
     } else {
-        Network::open(path)?
+        open::network(path)?
     };
     let preprocess = match network.metadata.contains_key(PREPROCESS) {
         true => quantize::preprocess_of(&network, path)?,

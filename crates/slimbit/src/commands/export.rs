@@ -12,6 +12,7 @@ use slimbit_train::config::BatchNorms;
 use slimbit_train::{Checkpoint, RunDir};
 
 use super::features::{Images, PREPROCESS};
+use super::open::{self, Wanted};
 use super::output::{self, Product};
 use super::progress::Meter;
 use super::{Outcome, export_onnx, progress, weigh};
@@ -67,6 +68,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
 
 /// The newest intact checkpoint of a run.
 pub(super) fn latest_checkpoint(run: &Path) -> Result<Checkpoint> {
+    open::expect(run, &[Wanted::Run])?;
     let (dir, config) = RunDir::open(run)?;
     let latest = dir.checkpoints(config.run.keep).latest()?;
     latest.with_context(|| format!("{} has no checkpoint yet; train it first", run.display()))

@@ -1,6 +1,5 @@
 //! `slimbit export --onnx`: networks for other runtimes.
 
-use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,13 +8,14 @@ use serde_json::{Value, json};
 use slimbit_data::{Dataset, Preprocess, printable};
 use slimbit_engine::replace_file;
 use slimbit_graph::Graph;
-use slimbit_interchange::Network;
+use slimbit_interchange::FileKind;
 use slimbit_interchange::onnx::{self, FloatOptions, QdqOptions};
 
 use super::features::{Images, PREPROCESS, open_file, preprocess_of};
 use super::float::mean_cosine;
 use super::foreign::{Answer, Pixels, Python, Request, Runtime};
 use super::forward::{self, Vectors};
+use super::open::{self, Wanted};
 use super::output::{self, Product};
 use super::{Outcome, quantize};
 use crate::cli::{ExportArgs, OnnxArgs};
@@ -23,13 +23,9 @@ use crate::console::{self, count, say};
 
 pub(super) fn execute(source: &Path, output: &Path, args: &ExportArgs) -> Result<Outcome> {
     output::check_file(output, Product::Onnx, &[source])?;
-    let mut summary = match source.extension().and_then(OsStr::to_str) {
-        Some("slim") => quantised(source, output, args)?,
-        Some("safetensors") => float(source, output, args)?,
-        _ => bail!(
-            "{}: --onnx takes a float network (.safetensors) or a .slim file",
-            source.display()
-        ),
+    let mut summary = match open::expect(source, &[Wanted::Network, Wanted::Slim])? {
+        FileKind::Slim => quantised(source, output, args)?,
+        _ => float(source, output, args)?,
     };
     if args.json {
         summary["file"] = json!(printable(output));
@@ -42,7 +38,7 @@ fn float(source: &Path, output: &Path, args: &ExportArgs) -> Result<Value> {
     if args.onnx.point.is_some() {
         bail!("a float network has no points; give --point with a .slim file");
     }
-    let network = Network::open(source)?;
+    let network = open::network(source)?;
     let options = FloatOptions {
         batch: args.onnx.batch,
         keep_norms: args.onnx.keep_batch_norm,

@@ -13,6 +13,7 @@ use slimbit_graph::{Graph, Point, Width};
 use slimbit_train::probe::Features;
 
 use super::forward;
+use super::open::{self, Wanted};
 use crate::cli::{HoldoutArgs, MemoryArgs};
 use crate::console::{count, note};
 
@@ -163,8 +164,9 @@ pub(super) fn warn_of_training_images(
     Ok(())
 }
 
-/// Opens a `.slim` file; errors name it.
+/// Opens a `.slim` file; errors name it, and what it is instead.
 pub(super) fn open_file(path: &Path) -> Result<Model> {
+    open::expect(path, &[Wanted::Slim])?;
     Model::open(path).map_err(|error| match error {
         EngineError::Io { .. } => error.into(),
         _ => anyhow::Error::from(error).context(path.display().to_string()),

@@ -12,6 +12,7 @@ use slimbit_train::{Outcome as Ending, RunDir};
 use super::classes::Classes;
 use super::evaluate::interval;
 use super::features::{Images, PREPROCESS, holdout_metadata, say_held_out};
+use super::open::{self, Wanted};
 use super::output::{self, Product};
 use super::{Outcome, classify, interrupt, pretrain, progress, quantize};
 use crate::cli::FinetuneArgs;
@@ -30,7 +31,10 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         output::check_file(&folder.join(NETWORK), Product::Network, &[])?;
     }
     let mut tuner = match &args.resume {
-        Some(folder) => FineTuner::resume(folder)?,
+        Some(folder) => {
+            open::expect(folder, &[Wanted::FineTuning])?;
+            FineTuner::resume(folder)?
+        }
         None => FineTuner::new(config(args)?, folder)?,
     };
     if let Some((holdout, seed)) = tuner.config().held_out() {
@@ -109,6 +113,7 @@ fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
     for path in [&run, &data] {
         pretrain::as_setting(path)?;
     }
+    open::expect(&run, &[Wanted::Run])?;
     let (_, pretrained) = RunDir::open(&run)?;
     let default = FineTuneConfig::new(
         &run,

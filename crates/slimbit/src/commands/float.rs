@@ -9,12 +9,13 @@ use rayon::ThreadPool;
 use slimbit_data::Preprocess;
 use slimbit_engine::InputCodes;
 use slimbit_graph::{Graph, Params, Width};
-use slimbit_interchange::Network;
+use slimbit_interchange::{FileKind, Network};
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation};
 use slimbit_quant::{Norms, input_values};
 use slimbit_train::Checkpoint;
 
 use super::features::{Images, feature_output};
+use super::open::{self, Wanted};
 use super::{export, quantize};
 use crate::cli::BatchNorm;
 
@@ -44,14 +45,14 @@ enum Weights {
 impl FloatSource {
     /// The newest checkpoint of a run directory, or a network file.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        if path.is_dir() {
+        if open::expect(path, &[Wanted::Network, Wanted::Run])? == FileKind::Run {
             let checkpoint = export::latest_checkpoint(path)?;
             return Ok(Self {
                 preprocess: checkpoint.config.preprocess.clone(),
                 weights: Weights::Run(Box::new(checkpoint)),
             });
         }
-        let network = Network::open(path)?;
+        let network = open::network(path)?;
         Ok(Self {
             preprocess: quantize::preprocess_of(&network, path)?,
             weights: Weights::Network(Box::new(network)),

@@ -8,15 +8,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use slimbit_data::{Preprocess, Resize, printable};
 use slimbit_graph::{Graph, Width, backbones};
 use slimbit_interchange::checkpoint::Tensors;
-use slimbit_interchange::{Network, names};
+use slimbit_interchange::{FileKind, Network, names};
 use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, Value};
 
 use super::Outcome;
 use super::classes::{read_list, read_names};
 use super::features::PREPROCESS;
 use super::import_onnx::{Comparison, OnnxSource};
+use super::open::{self, Wanted};
 use super::output::{self, Product};
-use crate::cli::{Classes, ImportArgs, PreprocessArgs};
+use crate::cli::{Classes, ImportArgs, PreprocessArgs, WeightsArg};
 use crate::console::{self, say};
 
 /// Random images of the closing check, and of the statistics of random networks.
@@ -39,6 +40,7 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         mut network,
         description,
         ignored,
+        notes,
         onnx,
     } = match (&args.source, args.random) {
         (Some(path), _) => read(path, args)?,
@@ -61,6 +63,10 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
     network
         .metadata
         .insert("source".to_owned(), description.clone());
+    if !notes.is_empty() {
+        let text = notes.join("; ");
+        network.metadata.insert("source_notes".to_owned(), text);
+    }
 
     let largest = check_forward(&network, &preprocess)?;
     let comparison = match &onnx {
@@ -79,9 +85,10 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         args.output.display()
     );
     if ignored > 0 {
-        log::info!("ignored {ignored} counters of batches");
+        log::info!("ignored {ignored} counters");
     }
-    report(args, &network, &description, &largest, comparison.as_ref())?;
+    let source = (&description[..], &notes[..]);
+    report(args, &network, source, &largest, comparison.as_ref())?;
     Ok(Outcome::Done)
 }
 
@@ -91,25 +98,47 @@ struct Source {
     description: String,
     /// Tensors of the source that no forward pass reads.
     ignored: usize,
+    /// What of the source was taken and what was left out.
+    notes: Vec<String>,
     /// The ONNX file that it was, to compare with.
     onnx: Option<OnnxSource>,
 }
 
-/// Reads a file of any kind; the ending tells ONNX from the others.
+/// Reads a file of any kind, which its content tells.
 fn read(path: &Path, args: &ImportArgs) -> Result<Source> {
-    let onnx = path.extension().is_some_and(|ending| ending == "onnx");
-    let source = if onnx {
-        from_onnx(path, args)
-    } else {
-        from_checkpoint(path, args)
+    let source = match kind(path)? {
+        FileKind::Onnx => from_onnx(path, args),
+        kind @ FileKind::Network => {
+            from_checkpoint(path, args).with_context(|| open::remark(path, &kind))
+        }
+        _ => from_checkpoint(path, args),
     };
     source.with_context(|| format!("importing {}", path.display()))
+}
+
+/// What a source is. One that nothing is known about is left to the reader that its ending asks for, whose errors
+/// name the part that is wrong.
+fn kind(path: &Path) -> Result<FileKind> {
+    let kind = FileKind::of(path).with_context(|| path.display().to_string())?;
+    // A network file of ours is safetensors, too.
+    if !matches!(kind, FileKind::Unknown | FileKind::Network) {
+        return open::expect(path, &[Wanted::Checkpoint, Wanted::Onnx]);
+    }
+    let onnx = path.extension().is_some_and(|ending| ending == "onnx");
+    Ok(match kind {
+        FileKind::Unknown if onnx => FileKind::Onnx,
+        kind => kind,
+    })
 }
 
 fn from_onnx(path: &Path, args: &ImportArgs) -> Result<Source> {
     ensure!(
         args.arch.is_none(),
         "an ONNX file says itself what network it is; leave --arch out"
+    );
+    ensure!(
+        args.weights == WeightsArg::Auto && args.prefix.is_none(),
+        "an ONNX file holds one network; leave --weights and --prefix out"
     );
     let source = OnnxSource::open(path, args)?;
     let file = path.file_name().unwrap_or(path.as_os_str());
@@ -122,12 +151,16 @@ fn from_onnx(path: &Path, args: &ImportArgs) -> Result<Source> {
         network: source.network(),
         description,
         ignored: 0,
+        notes: Vec::new(),
         onnx: Some(source),
     })
 }
 
 fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
-    let tensors = Tensors::open(path)?;
+    let mut tensors = Tensors::open_with(path, args.weights.into())?;
+    if let Some(prefix) = &args.prefix {
+        tensors = tensors.below(prefix)?;
+    }
     let architecture = match &args.arch {
         Some(name) => name.clone(),
         None => names::guess(&tensors)?,
@@ -143,6 +176,7 @@ fn from_checkpoint(path: &Path, args: &ImportArgs) -> Result<Source> {
         ),
         network: imported.network,
         ignored: imported.ignored.len(),
+        notes: imported.notes,
         onnx: None,
     })
 }
@@ -168,6 +202,7 @@ fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
         network: Network::new(graph, net.params(), observer.norms())?,
         description: format!("random weights of seed {seed}"),
         ignored: 0,
+        notes: Vec::new(),
         onnx: None,
     })
 }
@@ -285,7 +320,7 @@ fn random_values(graph: &Graph, preprocess: &Preprocess) -> Vec<f32> {
 fn report(
     args: &ImportArgs,
     network: &Network,
-    source: &str,
+    (source, notes): (&str, &[String]),
     largest: &[(String, f32)],
     comparison: Option<&Comparison>,
 ) -> Result<()> {
@@ -296,7 +331,7 @@ fn report(
     if args.json {
         let outputs: Vec<&str> = outputs.collect();
         let summary = serde_json::json!({
-            "file": printable(&args.output), "source": source, "architecture": graph.name(),
+            "file": printable(&args.output), "source": source, "notes": notes, "architecture": graph.name(),
             "input": graph.input_shape().to_string(), "outputs": outputs,
             "parameters": cost.params, "macs": cost.macs, "preprocess": serde_json::from_str::<serde_json::Value>(preprocess)?,
             "largest_output_on_random_images":
@@ -308,6 +343,9 @@ fn report(
     }
     let mut text = String::new();
     writeln!(text, "source        {source}")?;
+    for note in notes {
+        writeln!(text, "note          {note}")?;
+    }
     writeln!(
         text,
         "architecture  {} for {}",

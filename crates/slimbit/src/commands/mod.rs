@@ -24,6 +24,7 @@ mod import_onnx;
 mod inspect;
 mod interrupt;
 mod man;
+mod open;
 mod output;
 mod predict;
 mod pretrain;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use slimbit_interchange::FileKind;
 
 /// A kind of file that a command writes. Only files of the same kind may stand in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +131,8 @@ impl Product {
     /// Whether the file is one of these, told by its content.
     fn is_at(self, path: &Path) -> Result<bool> {
         Ok(match self {
-            Self::Slim => safetensors_format(path)?.as_deref() == Some("slimbit"),
-            Self::Network => safetensors_format(path)?.as_deref() == Some("slimbit-network"),
+            Self::Slim => FileKind::of(path)? == FileKind::Slim,
+            Self::Network => FileKind::of(path)? == FileKind::Network,
             Self::Onnx => is_our_onnx(&beginning::<24>(path)?),
             Self::Npy => beginning::<6>(path)? == b"\x93NUMPY",
             Self::Names => names_an_array(path)?,
@@ -174,25 +175,6 @@ fn beginning<const N: usize>(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(N);
     File::open(path)?.take(N as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// The `format` that a safetensors file states.
-pub(super) fn safetensors_format(path: &Path) -> Result<Option<String>> {
-    #[derive(serde::Deserialize)]
-    struct Header {
-        #[serde(rename = "__metadata__")]
-        metadata: Option<std::collections::HashMap<String, String>>,
-    }
-    let mut file = File::open(path)?;
-    let mut length = [0; 8];
-    if file.read_exact(&mut length).is_err() {
-        return Ok(None);
-    }
-    let header: Option<Header> =
-        serde_json::from_reader(io::BufReader::new(file.take(u64::from_le_bytes(length)))).ok();
-    Ok(header
-        .and_then(|header| header.metadata)
-        .and_then(|mut metadata| metadata.remove("format")))
 }
 
 /// CSV has no signature: text whose first line names columns.

@@ -9,6 +9,7 @@ use slimbit_nn::parse_device;
 use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
 
 use super::dashboard::Dashboard;
+use super::open::{self, Wanted};
 use super::progress::Meter;
 use super::{Outcome, interrupt, output, progress};
 use crate::cli::PretrainArgs;
@@ -19,6 +20,7 @@ pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     let device = parse_device(&args.device)?;
     let trainer = match &args.resume {
         Some(run) => {
+            open::expect(run, &[Wanted::Run])?;
             output::check_folder(run)?;
             Trainer::resume(run)?
         }

@@ -1,11 +1,10 @@
-use std::ffi::OsStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use slimbit_data::{Parts, Preprocess};
 use slimbit_graph::{ClassNames, Graph, Width};
-use slimbit_interchange::Network;
+use slimbit_interchange::FileKind;
 use slimbit_train::config::WidthsConfig;
 use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 
@@ -18,6 +17,7 @@ use super::features::{
     warn_of_training_images,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
+use super::open::{self, Wanted};
 use super::{export, progress, quantize};
 use crate::cli::{ClassArgs, LinearArgs, ProbeArgs, ProbeKind};
 use crate::console::{self, say};
@@ -73,8 +73,9 @@ impl Row {
 }
 
 pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
+    let kind = open::expect(&args.file, &[Wanted::Slim, Wanted::Network, Wanted::Run])?;
     check(args)?;
-    let float = args.file.extension() == Some(OsStr::new("safetensors"));
+    let float = kind == FileKind::Network;
     let rows = match (args.kind, float) {
         _ if args.file.is_dir() => run_rows(args)?,
         (ProbeKind::Top1, true) => vec![float_row(args)?],
@@ -200,7 +201,7 @@ fn table(rows: &[Row]) -> Table {
 
 /// The float network's own classifier.
 fn float_row(args: &ProbeArgs) -> Result<Row> {
-    let network = Network::open(&args.file)?;
+    let network = open::network(&args.file)?;
     let preprocess = quantize::preprocess_of(&network, &args.file)?;
     let holdout = args.holdout.drawn(args.seed);
     warn_of_training_images(&network.metadata, &args.data, holdout)?;
@@ -226,7 +227,7 @@ fn engine_rows(args: &ProbeArgs) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let float = match &args.float {
         Some(path) => {
-            let network = Network::open(path)?;
+            let network = open::network(path)?;
             if quantize::preprocess_of(&network, path)? != preprocess {
                 bail!(
                     "{} and {} do not preprocess alike",

@@ -11,6 +11,7 @@ use slimbit_quant::{PostTrained, PostTraining, Progress, Settings, Task, equalis
 
 use super::classes::read_names;
 use super::features::{Images, PREPROCESS};
+use super::open;
 use super::output::{self, Product};
 use super::progress::Meter;
 use super::{Outcome, progress};
@@ -21,7 +22,7 @@ use crate::table::Table;
 pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let inputs = [args.network.as_path(), args.images.as_path()];
     output::check_file(&args.output, Product::Slim, &inputs)?;
-    let mut network = Network::open(&args.network)?;
+    let mut network = open::network(&args.network)?;
     match &args.classes {
         Some(list) => network.set_classes(&read_names(list, &network.graph)?)?,
         // Refuses a list in the file that is none of this network's.

@@ -8,6 +8,7 @@ mod deployed;
 mod evaluation;
 mod folders;
 mod import;
+mod kinds;
 mod outputs;
 mod prediction;
 mod quantize;

@@ -1,60 +1,125 @@
-use crate::ImportError;
+use std::fmt;
+
+use super::StorageKind;
 use crate::checkpoint::dtype::Dtype;
 
-/// The Python names that a dictionary of tensors may use.
+/// A Python name: one of those that a dictionary of tensors is made of, or any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::checkpoint) enum Global {
-    /// `collections.OrderedDict`.
-    OrderedDict,
+pub(in crate::checkpoint) enum Global<'a> {
+    /// `collections.OrderedDict` and `dict` itself.
+    Dict,
+    /// `collections.defaultdict`, whose first argument makes missing values.
+    DefaultDict,
     /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`.
     RebuildTensor,
-    /// `torch._utils._rebuild_parameter`.
+    /// `torch._utils._rebuild_tensor_v3`, which names the type of the elements.
+    RebuildTypedTensor,
+    /// `torch._utils._rebuild_parameter` and `_rebuild_parameter_with_state`.
     RebuildParameter,
+    /// `torch._tensor._rebuild_from_type_v2`: another of these functions, a class and its arguments.
+    RebuildFromType,
+    /// `torch.Tensor`, `torch.nn.Parameter` and the like: classes of dense tensors.
+    TensorClass,
     /// `torch.FloatStorage` and its relatives.
-    Storage(Dtype),
+    Storage(StorageKind<'a>),
+    /// `torch.float32` and its relatives.
+    Type(Dtype),
+    /// `torch.Size`: a tuple.
+    Size,
+    /// `numpy.core.multiarray._reconstruct`: an array, whose contents follow.
+    ReconstructArray,
+    /// `numpy.core.numeric._frombuffer`: an array of bytes.
+    ArrayFromBuffer,
+    /// `numpy.dtype`.
+    ArrayType,
+    /// `_codecs.encode`: bytes, written as text.
+    Encode,
+    /// Any other: what is made with it is opaque.
+    Other {
+        /// The module.
+        module: &'a str,
+        /// The name in the module.
+        name: &'a str,
+    },
 }
 
-impl Global {
+impl<'a> Global<'a> {
     /// What a pickle means by `module.name`.
-    ///
-    /// # Errors
-    /// [`ImportError::Refused`] for every name that is not in the list.
-    pub(super) fn resolve(module: &str, name: &str) -> Result<Self, ImportError> {
-        let global = match (module, name) {
-            ("collections", "OrderedDict") => Self::OrderedDict,
+    pub(super) fn resolve(module: &'a str, name: &'a str) -> Self {
+        match (module, name) {
+            ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => Self::Dict,
+            ("collections", "defaultdict") => Self::DefaultDict,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch", "DoubleStorage") => Self::Storage(Dtype::F64),
-            ("torch", "FloatStorage") => Self::Storage(Dtype::F32),
-            ("torch", "HalfStorage") => Self::Storage(Dtype::F16),
-            ("torch", "BFloat16Storage") => Self::Storage(Dtype::Bf16),
-            ("torch", "LongStorage") => Self::Storage(Dtype::I64),
-            ("torch", "IntStorage") => Self::Storage(Dtype::I32),
-            ("torch", "ShortStorage") => Self::Storage(Dtype::I16),
-            ("torch", "CharStorage") => Self::Storage(Dtype::I8),
-            ("torch", "ByteStorage") => Self::Storage(Dtype::U8),
-            ("torch", "BoolStorage") => Self::Storage(Dtype::Bool),
-            _ => return Err(refused(module, name)),
+            ("torch._utils", "_rebuild_tensor_v3") => Self::RebuildTypedTensor,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Self::RebuildParameter
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") => Self::RebuildFromType,
+            ("torch", "Tensor")
+            | ("torch.nn.parameter", "Parameter" | "Buffer")
+            | ("torch.nn", "Parameter") => Self::TensorClass,
+            ("torch", "Size") => Self::Size,
+            ("torch.storage", "UntypedStorage") | ("torch", "UntypedStorage") => {
+                Self::Storage(StorageKind::Plain(Dtype::U8))
+            }
+            ("torch", storage) if storage.ends_with("Storage") => {
+                Self::Storage(match storage.strip_suffix("Storage") {
+                    Some("Double") => StorageKind::Plain(Dtype::F64),
+                    Some("Float") => StorageKind::Plain(Dtype::F32),
+                    Some("Half") => StorageKind::Plain(Dtype::F16),
+                    Some("BFloat16") => StorageKind::Plain(Dtype::Bf16),
+                    Some("Long") => StorageKind::Plain(Dtype::I64),
+                    Some("Int") => StorageKind::Plain(Dtype::I32),
+                    Some("Short") => StorageKind::Plain(Dtype::I16),
+                    Some("Char") => StorageKind::Plain(Dtype::I8),
+                    Some("Byte") => StorageKind::Plain(Dtype::U8),
+                    Some("Bool") => StorageKind::Plain(Dtype::Bool),
+                    _ => StorageKind::Other(storage),
+                })
+            }
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+                Self::ReconstructArray
+            }
+            ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Self::ArrayFromBuffer,
+            ("numpy", "dtype") => Self::ArrayType,
+            ("_codecs", "encode") => Self::Encode,
+            ("torch", name) if Dtype::of_torch(name).is_some() => {
+                Self::Type(Dtype::of_torch(name).unwrap_or(Dtype::U8))
+            }
+            _ => Self::Other { module, name },
+        }
+    }
+
+    /// What a tensor that this function rebuilds would be, for the functions of tensors that are not dense.
+    pub(in crate::checkpoint) fn special_tensor(self) -> Option<&'static str> {
+        let Self::Other { module, name } = self else {
+            return None;
         };
-        Ok(global)
+        match (module, name) {
+            ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+                Some("a sparse tensor; store `.to_dense()`")
+            }
+            ("torch._utils", "_rebuild_qtensor") => {
+                Some("a quantised tensor; store `.dequantize()`")
+            }
+            ("torch._utils", name) if name.contains("meta_tensor") => Some(
+                "a tensor without elements (device `meta`); save the model after it was loaded",
+            ),
+            ("torch._utils" | "torch._tensor", name) if name.starts_with("_rebuild") => {
+                Some("a kind of tensor that is not dense; store it as a plain tensor")
+            }
+            _ => None,
+        }
     }
 }
 
-fn refused(module: &str, name: &str) -> ImportError {
-    let why = match module {
-        "torch" | "torch.storage" if name.ends_with("Storage") => {
-            "is a storage of elements that are not plain floats or integers"
+impl fmt::Display for Global<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other { module, name } => write!(f, "{module}.{name}"),
+            Self::Storage(StorageKind::Other(name)) => write!(f, "torch.{name}"),
+            known => write!(f, "{known:?}"),
         }
-        "torch._utils" | "torch._tensor" if name.contains("rebuild") => {
-            "rebuilds a kind of tensor that is not dense"
-        }
-        _ => "is a Python object that only running code could rebuild",
-    };
-    // Names come from the file: a message shows their beginning.
-    let shown: String = format!("{module}.{name}").chars().take(200).collect();
-    ImportError::Refused {
-        global: shown,
-        why: why.to_owned(),
     }
 }
 
@@ -63,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_listed_is_refused_by_name() {
+    fn what_is_not_listed_is_opaque() {
         for (module, name) in [
             ("os", "system"),
             ("builtins", "eval"),
@@ -71,11 +136,12 @@ mod tests {
             ("torch", "load"),
             ("collections", "OrderedDict.fromkeys"),
             ("torch.storage", "_load_from_bytes"),
-            ("torch", "QInt8Storage"),
         ] {
-            let text = Global::resolve(module, name).unwrap_err().to_string();
-            assert!(text.contains(&format!("`{module}.{name}`")), "{text}");
-            assert!(text.contains("state_dict"), "{text}");
+            let global = Global::resolve(module, name);
+            assert_eq!(global, Global::Other { module, name });
+            assert_eq!(global.to_string(), format!("{module}.{name}"));
         }
+        let quantised = Global::resolve("torch", "QInt8Storage");
+        assert_eq!(quantised.to_string(), "torch.QInt8Storage");
     }
 }

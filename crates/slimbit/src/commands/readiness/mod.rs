@@ -11,6 +11,7 @@ use serde::Serialize;
 use slimbit_data::{Dataset, Parts, Preprocess};
 use slimbit_engine::Model;
 use slimbit_graph::{Point, Width};
+use slimbit_interchange::FileKind;
 use slimbit_train::probe::{Knn, linear_cka, neighbour_overlap, rank_correlation};
 
 use self::stages::StageLoss;
@@ -18,6 +19,7 @@ use super::features::{
     Images, engine_features, labelled, limited, open_model, open_parts, points_of, preprocess_of,
 };
 use super::float::{CALIBRATION, FloatNetwork, FloatSource};
+use super::open::{self, Wanted};
 use super::{Outcome, export, progress};
 use crate::cli::{CardArgs, HoldoutArgs, ReadinessArgs};
 use crate::console::{self, count};
@@ -146,7 +148,7 @@ impl Source {
             let dataset = Dataset::open(&args.images)?;
             Images::load(&dataset, preprocess, Some(CALIBRATION))
         };
-        if args.source.is_dir() {
+        if open::expect(&args.source, &[Wanted::Slim, Wanted::Run])? == FileKind::Run {
             if args.float.is_some() {
                 bail!(
                     "--float names the network of a .slim file; {} is a run directory, which has its own",
