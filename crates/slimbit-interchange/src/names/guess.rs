@@ -48,7 +48,10 @@ pub fn guess(tensors: &Tensors) -> Result<String, ImportError> {
         match fit::nearest(fits) {
             Ok(_) => fitting.push(name),
             Err(fit) => {
-                let score = |fit: &Fit| fit.found() as f64 / fit.wanted.len().max(1) as f64;
+                let score = |fit: &Fit| {
+                    let all = fit.wanted.len() + fit.mismatch.unexpected.len();
+                    fit.found() as f64 / all.max(1) as f64
+                };
                 let better = |new: &Fit| nearest.as_ref().is_none_or(|old| score(new) > score(old));
                 if let Some(fit) = fit.filter(|fit| better(fit)) {
                     nearest = Some(fit);

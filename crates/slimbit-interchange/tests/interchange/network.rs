@@ -80,7 +80,7 @@ fn parts_that_contradict_one_another_are_named() {
     type Change = fn(&mut Network);
     let table: [(&str, Change); 7] = [
         ("stem.bn", |n| drop(n.norms.remove("stem.bn"))),
-        ("no batch-norm", |n| {
+        ("not a batch-norm", |n| {
             n.norms.insert("stem.conv".to_owned(), (vec![], vec![]));
         }),
         ("`stem.bn.running_var`: holds -1", |n| {

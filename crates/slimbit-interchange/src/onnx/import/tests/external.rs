@@ -101,7 +101,7 @@ fn places_outside_of_the_folder_are_refused() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("tensor `w`"), "{location}: {error}");
         assert!(
-            error.contains("no file of the model's folder"),
+            error.contains("not a file of the model's folder"),
             "{location}: {error}"
         );
     }
