@@ -1,10 +1,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use slimbit_engine::{EngineError, Model, Session, StagePlan};
-use slimbit_graph::Point;
+use slimbit_graph::{Point, Width};
 use slimbit_kernels::Isa;
 
 use super::Outcome;
@@ -50,6 +50,7 @@ struct StageRow {
 
 pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
     let model = Arc::new(open_model(&args.file, args.memory)?);
+    check_batch(&model, args)?;
     let machine = Machine::detect();
     let mut rows = Vec::new();
     for point in points_of(&model, &args.point)? {
@@ -179,6 +180,23 @@ fn stages_table(stages: &[StageRow], all: bool) -> Table {
     table
 }
 
+/// Refuses a batch whose images and outputs take more memory than is allowed.
+fn check_batch(model: &Model, args: &BenchArgs) -> Result<()> {
+    let graph = model.graph();
+    let mut image = graph.input_shape().elements();
+    for (name, _) in graph.outputs() {
+        image += 4 * graph.output_shape(name, Width::FULL)?.elements();
+    }
+    let most = args.memory.limit().unwrap_or(usize::MAX) / image;
+    if args.batch > most {
+        bail!(
+            "--batch {}: at {image} bytes an image, {most} fit into the memory allowed; lower --batch or raise --memory",
+            args.batch
+        );
+    }
+    Ok(())
+}
+
 fn measure(model: &Arc<Model>, point: Point, args: &BenchArgs) -> Result<Row> {
     let mut session = Session::with_threads(Arc::clone(model), point, args.threads)?;
     let image = test_image(model);
@@ -213,7 +231,7 @@ fn measure(model: &Arc<Model>, point: Point, args: &BenchArgs) -> Result<Row> {
 
 /// The median time of every stage.
 fn profile(session: &mut Session, image: &[u8], repeat: usize, peak: f64) -> Result<Vec<StageRow>> {
-    let mut profiles = Vec::with_capacity(repeat);
+    let mut profiles = Vec::new();
     for _ in 0..repeat {
         profiles.push(session.run_profiled(image)?);
     }
@@ -239,7 +257,7 @@ fn time(repeat: usize, mut run: impl FnMut() -> Result<(), EngineError>) -> Resu
     for _ in 0..WARM_UP.min(repeat) {
         run()?;
     }
-    let mut seconds = Vec::with_capacity(repeat);
+    let mut seconds = Vec::new();
     for _ in 0..repeat {
         let start = Instant::now();
         run()?;

@@ -41,7 +41,8 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
 fn page(command: &Command) -> Result<(String, Vec<u8>)> {
     // The long version says what this machine can do, and a page may be read on another.
     let command = command.clone().version(version::SHORT).long_version(None);
-    let page = clap_mangen::Man::new(command);
+    let source = format!("slimbit {}", version::SHORT);
+    let page = clap_mangen::Man::new(command).source(source);
     let mut text = Vec::new();
     page.render(&mut text)?;
     Ok((page.get_filename(), text))

@@ -65,6 +65,15 @@ fn threads_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_batch_beyond_the_memory_is_refused() {
+    let slim = text(&trained().file);
+    for batch in ["1000000000", "18446744073709551615"] {
+        let error = fails(&["bench", slim, "--batch", batch, "--memory", "64"]);
+        assert!(error.contains("lower --batch or raise --memory"), "{error}");
+    }
+}
+
+#[test]
 fn quiet_commands_print_their_result_alone() {
     let f = trained();
     let probe = ["probe", text(&f.file), "--data", text(&f.data), "-q"];
