@@ -9,9 +9,6 @@ use super::numbers::*;
 use super::{HoldoutArgs, MemoryArgs};
 use crate::machine::parse_threads;
 
-/// What `--csv` and its like write to: a file, or `-` for standard output.
-pub(crate) const STANDARD_OUTPUT: &str = "-";
-
 /// Arguments of `predict`.
 #[derive(Args, Debug)]
 #[command(after_help = "\

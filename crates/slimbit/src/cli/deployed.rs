@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use slimbit_graph::Point;
 
-use super::MemoryArgs;
 use super::numbers::*;
+use super::{CsvArgs, MemoryArgs};
 use crate::machine::parse_threads;
 
 /// Arguments of `inspect`.
@@ -34,9 +34,9 @@ pub struct InspectArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// Arguments of `verify`.
@@ -66,9 +66,9 @@ pub struct VerifyArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// Arguments of `compare`.
@@ -109,9 +109,9 @@ pub struct CompareArgs {
     /// Print JSON, with every stage.
     #[arg(long)]
     pub json: bool,
-    /// Print every stage as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// Arguments of `run`.
@@ -135,9 +135,9 @@ pub struct RunArgs {
     /// Print JSON, with every output value.
     #[arg(long)]
     pub json: bool,
-    /// Print every output value as CSV, a row per image and output.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// Which part of a dataset.
@@ -189,7 +189,7 @@ pub struct EmbedArgs {
 Examples:
   slimbit bench net.slim
   slimbit bench net.slim --point \"1x W8A8\" --threads 2 --per-op
-  slimbit bench net.slim --batch 16 --csv
+  slimbit bench net.slim --batch 16 --csv latencies.csv
 
 The engine runs the best level that the CPU has: avx512vnni, avx2 or scalar. Every level gives the same
 bytes. To measure another one, set the environment variable SLIMBIT_ISA to its name.")]
@@ -221,7 +221,7 @@ pub struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }

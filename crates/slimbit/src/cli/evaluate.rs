@@ -8,7 +8,7 @@ use slimbit_graph::{Point, Width};
 use slimbit_train::probe::LabelBudget;
 
 use super::numbers::*;
-use super::{ClassArgs, GridArgs, MemoryArgs};
+use super::{ClassArgs, CsvArgs, GridArgs, MemoryArgs};
 
 /// How features are judged.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +116,9 @@ pub struct ProbeArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// How a linear classifier trains.
@@ -191,7 +191,7 @@ pub struct ReadinessArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }

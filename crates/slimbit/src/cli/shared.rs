@@ -1,5 +1,7 @@
 //! Arguments that several commands share.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::machine;
@@ -21,6 +23,17 @@ impl MemoryArgs {
             None => machine::memory().map(|bytes| bytes / 4 * 3),
         }
     }
+}
+
+/// What `--csv` and its like write to: a file, or `-` for standard output.
+pub(crate) const STANDARD_OUTPUT: &str = "-";
+
+/// A table for another program.
+#[derive(Args, Debug, Clone, Default)]
+pub struct CsvArgs {
+    /// Write the table as CSV to this file too; with `-`, print it instead of everything else.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
 }
 
 /// What a file says about itself, for `inspect --card`.

@@ -7,8 +7,8 @@ use slimbit_graph::Width;
 use slimbit_train::finetune::Freeze;
 use slimbit_train::probe::LabelBudget;
 
-use super::HoldoutArgs;
 use super::numbers::*;
+use super::{CsvArgs, HoldoutArgs};
 
 /// Arguments of `quickstart`.
 #[derive(Args, Debug)]
@@ -30,9 +30,9 @@ pub struct QuickstartArgs {
     /// Print the results as JSON instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// Print the table as CSV.
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
     /// Changes to the configuration, such as `epochs=4` or `optim.lr=0.1`.
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -88,9 +88,9 @@ pub struct RecipesArgs {
     /// List them as JSON.
     #[arg(long, conflicts_with = "name")]
     pub json: bool,
-    /// List them as CSV.
-    #[arg(long, conflicts_with_all = ["name", "json"])]
-    pub csv: bool,
+    /// A table for another program.
+    #[command(flatten)]
+    pub csv: CsvArgs,
 }
 
 /// Arguments of `finetune`.

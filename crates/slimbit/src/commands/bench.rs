@@ -8,12 +8,13 @@ use slimbit_graph::{Point, Width};
 use slimbit_kernels::Isa;
 
 use super::Outcome;
+use super::csv::CsvTable;
 use super::features::{open_model, points_of};
 use crate::cli::BenchArgs;
 use crate::console::{self, count, say};
 use crate::machine::Machine;
 use crate::results::Latency;
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 /// Stages that are shown of each point, the slowest first, unless all are asked for.
 const SLOWEST: usize = 8;
@@ -51,10 +52,14 @@ struct StageRow {
 pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
     let model = Arc::new(open_model(&args.file, args.memory)?);
     check_batch(&model, args)?;
+    let table = CsvTable::check(&args.csv, args.json, &[&args.file])?;
     let machine = Machine::detect();
     let mut rows = Vec::new();
     for point in points_of(&model, &args.point)? {
         rows.push(measure(&model, point, args)?);
+    }
+    if write_csv(table, &rows, args.per_op)? {
+        return Ok(Outcome::Done);
     }
     if args.json {
         let report = serde_json::json!({
@@ -65,10 +70,6 @@ pub(super) fn execute(args: &BenchArgs) -> Result<Outcome> {
             "points": rows,
         });
         console::print_json(&report)?;
-        return Ok(Outcome::Done);
-    }
-    if args.csv {
-        print_csv(&rows, args.per_op)?;
         return Ok(Outcome::Done);
     }
     say!(
@@ -126,24 +127,22 @@ fn level(isa: &str) -> String {
 }
 
 /// A row per point; with `per_op`, a row per stage of every point.
-fn print_csv(rows: &[Row], per_op: bool) -> Result<()> {
+fn write_csv(table: CsvTable, rows: &[Row], per_op: bool) -> Result<bool> {
     #[derive(Serialize)]
     struct OfPoint<'a> {
         point: Point,
         #[serde(flatten)]
         stage: &'a StageRow,
     }
-    let text = match per_op {
-        false => csv(rows, &["point"])?,
-        true => {
-            let stages = rows.iter().flat_map(|row| {
-                let point = row.point;
-                row.stages.iter().map(move |stage| OfPoint { point, stage })
-            });
-            csv(&stages.collect::<Vec<_>>(), &["point", "stage", "kernel"])?
-        }
-    };
-    console::print_exactly(&text)
+    if !per_op {
+        return table.write(rows, &["point"]);
+    }
+    let stages = rows.iter().flat_map(|row| {
+        let point = row.point;
+        row.stages.iter().map(move |stage| OfPoint { point, stage })
+    });
+    let stages: Vec<OfPoint> = stages.collect();
+    table.write(&stages, &["point", "stage", "kernel"])
 }
 
 /// All stages in order, or the slowest and what the others take together.

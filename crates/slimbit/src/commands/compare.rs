@@ -14,12 +14,13 @@ use slimbit_nn::Net;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report, StageComparison};
 use slimbit_quant::equalise;
 
+use super::csv::CsvTable;
 use super::features::{Images, PREPROCESS, open_model, preprocess_of};
 use super::open::{self, Wanted};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
 use crate::console::{self, count, say};
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 /// Images whose tensors are kept together.
 const BATCH: usize = 4;
@@ -28,6 +29,8 @@ const BATCH: usize = 4;
 const WORST: usize = 10;
 
 pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
+    let inputs = [args.reference.as_path(), args.model.as_path()];
+    let csv = CsvTable::check(&args.csv, args.json, &inputs)?;
     let model = Arc::new(open_model(&args.model, args.memory)?);
     let point = point_of(&model, args.point)?;
     let preprocess = preprocess_of(&model)?;
@@ -64,12 +67,11 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
 
     let report = comparison.report();
     let finding = report.finding(args.threshold);
+    let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
+    let printed = csv.write(&stages, &["stage", "sqnr", "own_sqnr"])?;
     if args.json {
         console::print_json(&summary(&report, finding.as_ref(), point))?;
-    } else if args.csv {
-        let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
-        console::print_exactly(&csv(&stages, &["stage", "sqnr", "own_sqnr"])?)?;
-    } else {
+    } else if !printed {
         print(args, &report, finding.as_ref(), point)?;
     }
     let lowest = lowest(&report);

@@ -7,13 +7,15 @@ use slimbit_graph::{ClassNames, Point};
 
 use super::card::shortened;
 use super::classes::quoted;
+use super::csv::CsvTable;
 use super::features::{PREPROCESS, open_file, points_of};
 use super::{Outcome, card, weigh};
 use crate::cli::InspectArgs;
 use crate::console::{self, count, say};
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
+    let csv = CsvTable::check(&args.csv, args.json, &[&args.file])?;
     let model = open_file(&args.file)?;
     let points = points_of(&model, &args.point)?;
     let bytes = std::fs::metadata(&args.file)?.len();
@@ -23,16 +25,13 @@ pub(super) fn execute(args: &InspectArgs) -> Result<Outcome> {
     }
     let proof = args.prove.then(|| prove::prove(&model));
     let verdict = proof.as_ref().map(verdict);
-    let for_programs = args.json || args.csv;
-    if for_programs {
-        let report = as_json(&model, &points, proof.as_ref().map(Result::as_ref))?;
-        if args.json {
-            console::print_json(&report)?;
-        } else {
-            let rows = report["points"].as_array().context("rows of points")?;
-            console::print_exactly(&csv(rows, &["point"])?)?;
-        }
-    } else {
+    let report = as_json(&model, &points, proof.as_ref().map(Result::as_ref))?;
+    let rows = report["points"].as_array().context("rows of points")?;
+    let for_programs = csv.write(rows, &["point"])? || args.json;
+    if args.json {
+        console::print_json(&report)?;
+    }
+    if !for_programs {
         if let Some(verdict) = &verdict {
             say!("{verdict}\n")?;
         }

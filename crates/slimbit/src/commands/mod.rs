@@ -9,6 +9,7 @@ mod classifier;
 mod classify;
 mod compare;
 mod completions;
+mod csv;
 mod dashboard;
 mod embed;
 mod evaluate;

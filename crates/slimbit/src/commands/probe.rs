@@ -11,6 +11,7 @@ use slimbit_train::probe::{Knn, LabelBudget, LinearProbe};
 use super::Outcome;
 use super::classes::Classes;
 use super::classify::{self, Answers};
+use super::csv::CsvTable;
 use super::evaluate::interval;
 use super::features::{
     Images, engine_features, labelled, open_model, open_parts, open_test, points_of, preprocess_of,
@@ -21,7 +22,7 @@ use super::open::{self, Wanted};
 use super::{export, progress, quantize};
 use crate::cli::{ClassArgs, LinearArgs, ProbeArgs, ProbeKind};
 use crate::console::{self, say};
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 /// The widths of a run that are probed where none are named, as far as it trained them.
 const GRID_WIDTHS: [f64; 4] = [1.0, 0.75, 0.5, 0.25];
@@ -74,6 +75,7 @@ impl Row {
 
 pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
     let kind = open::expect(&args.file, &[Wanted::Slim, Wanted::Network, Wanted::Run])?;
+    let csv = CsvTable::check(&args.csv, args.json, &[&args.file])?;
     check(args)?;
     let float = kind == FileKind::Network;
     let rows = match (args.kind, float) {
@@ -86,11 +88,10 @@ pub(super) fn execute(args: &ProbeArgs) -> Result<Outcome> {
             args.file.display()
         ),
     };
+    let printed = csv.write(&rows, &["point", "top1"])?;
     if args.json {
         console::print_json(&rows)?;
-    } else if args.csv {
-        console::print_exactly(&csv(&rows, &["point", "top1"])?)?;
-    } else {
+    } else if !printed {
         say!("{}", table(&rows))?;
     }
     Ok(Outcome::Done)

@@ -11,6 +11,7 @@ use slimbit_nn::{Net, parse_device};
 use slimbit_train::probe::Knn;
 use slimbit_train::{Checkpoint, RunDir, StepRecord, TrainConfig, Trainer};
 
+use super::csv::CsvTable;
 use super::features::{Images, engine_features, labelled};
 use super::float::{FloatNetwork, mean_cosine};
 use super::output::{self, Product};
@@ -21,7 +22,6 @@ use crate::machine::Machine;
 use crate::page::Provenance;
 use crate::report;
 use crate::results::{FileSize, Latency, LossRow, PointRow, Results, Seconds, WidthRow};
-use crate::table::csv;
 
 /// The settings; a user changes them on the command line.
 const SETTINGS: &str = include_str!("../../quickstart.toml");
@@ -47,6 +47,7 @@ const RUNS: usize = 50;
 pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
     let start = Instant::now();
     output::check_folder(&args.out)?;
+    let csv = CsvTable::check(&args.csv, args.json, &[])?;
     if args.out.is_dir() {
         for (name, product) in WRITTEN {
             output::check_file(&args.out.join(name), product, &[])?;
@@ -80,11 +81,10 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
         &serde_json::to_string_pretty(&results)?,
     )?;
     write(&args.out.join(REPORT), &report::html(&results))?;
+    let printed = csv.write(&results.points, &["point"])?;
     if args.json {
         console::print_exactly(&(serde_json::to_string(&results)? + "\n"))?;
-    } else if args.csv {
-        console::print_exactly(&csv(&results.points, &["point"])?)?;
-    } else {
+    } else if !printed {
         say!("{}; batch 1, one thread", results.machine)?;
         say!("{}", results.table())?;
         say!(

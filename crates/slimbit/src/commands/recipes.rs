@@ -1,14 +1,19 @@
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 use slimbit_train::config::recipes;
 
 use super::Outcome;
+use super::csv::CsvTable;
 use crate::cli::RecipesArgs;
 use crate::console::{self, say};
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 pub(super) fn execute(args: &RecipesArgs) -> Result<Outcome> {
     if let Some(name) = &args.name {
+        ensure!(
+            args.csv.csv.is_none(),
+            "a recipe is settings, not a table; leave --csv or the name out"
+        );
         console::print_exactly(recipes::text(name)?)?;
         return Ok(Outcome::Done);
     }
@@ -17,12 +22,11 @@ pub(super) fn execute(args: &RecipesArgs) -> Result<Outcome> {
         .iter()
         .map(|name| Ok(json!({ "name": name, "summary": recipes::summary(name)? })))
         .collect::<Result<Vec<_>>>()?;
-    if args.json {
-        console::print_json(&list)?;
+    if CsvTable::check(&args.csv, args.json, &[])?.write(&list, &["name"])? {
         return Ok(Outcome::Done);
     }
-    if args.csv {
-        console::print_exactly(&csv(&list, &["name"])?)?;
+    if args.json {
+        console::print_json(&list)?;
         return Ok(Outcome::Done);
     }
     let mut table = Table::new(["recipe", ""]).names(2).plain();

@@ -7,15 +7,16 @@ use slimbit_engine::Session;
 use slimbit_graph::LOGITS;
 
 use super::Outcome;
+use super::csv::CsvTable;
 use super::features::{open_model, points_of, preprocess_of};
 use crate::cli::RunArgs;
 use crate::console::{self, say};
-use crate::table::csv;
 
 /// How many of the largest values are printed of each output.
 const TOP: usize = 5;
 
 pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
+    let csv = CsvTable::check(&args.csv, args.json, &[&args.file])?;
     let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let wanted: Vec<_> = args.point.into_iter().collect();
@@ -33,11 +34,12 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
                 .get(name)
                 .with_context(|| format!("output `{name}`"))?
                 .to_f32();
-            if args.json || args.csv {
+            if args.json || args.csv.csv.is_some() {
                 records.push(
                     json!({ "image": escape_name(path.as_os_str()), "point": point, "output": name, "values": values }),
                 );
-            } else {
+            }
+            if !args.json && !csv.is_printed() {
                 let mut order: Vec<usize> = (0..values.len()).collect();
                 order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
                 let top: Vec<String> = order
@@ -62,8 +64,6 @@ pub(super) fn execute(args: &RunArgs) -> Result<Outcome> {
     if args.json {
         console::print_exactly(&(serde_json::to_string(&records)? + "\n"))?;
     }
-    if args.csv {
-        console::print_exactly(&csv(&records, &["image", "point", "output"])?)?;
-    }
+    csv.write(&records, &["image", "point", "output"])?;
     Ok(Outcome::Done)
 }

@@ -11,12 +11,13 @@ use slimbit_kernels::Isa;
 use slimbit_nn::{Mode, Net};
 use slimbit_quant::{input_values, simulate};
 
+use super::csv::CsvTable;
 use super::export::{latest_checkpoint, params_for, read_statistics};
 use super::features::{Images, open_model, points_of, preprocess_of};
 use super::{Outcome, progress};
 use crate::cli::VerifyArgs;
 use crate::console::{self, count, say};
-use crate::table::{Table, csv};
+use crate::table::Table;
 
 /// Differing codes of one stage, over all points and images.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,6 +49,7 @@ struct Training {
 }
 
 pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
+    let csv = CsvTable::check(&args.csv, args.json, &[&args.file])?;
     let model = Arc::new(open_model(&args.file, args.memory)?);
     let preprocess = preprocess_of(&model)?;
     let points = points_of(&model, &args.point)?;
@@ -93,17 +95,16 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
     let broken = sum(|row| row.levels.values().sum()) + sum(|row| row.stored);
     let codes = sum(|row| row.codes);
     let verdict = verdict(broken, codes, points.len(), images.len());
+    let rows: Vec<Named> = ordered
+        .iter()
+        .map(|&(stage, row)| Named { stage, row })
+        .collect();
+    let printed = csv.write(&rows, &["stage", "codes"])?;
     if args.json {
         console::print_json(&serde_json::json!({
             "verified": broken == 0, "images": images.len(), "points": points, "stages": ordered,
         }))?;
-    } else if args.csv {
-        let rows: Vec<Named> = ordered
-            .iter()
-            .map(|&(stage, row)| Named { stage, row })
-            .collect();
-        console::print_exactly(&csv(&rows, &["stage", "codes"])?)?;
-    } else {
+    } else if !printed {
         say!("{verdict}\n\nDiffering codes of each stage, over all points and images:")?;
         say!("{}", table(&ordered))?;
         say!("{}", legend(args.run.is_some()))?;
@@ -111,7 +112,7 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
     if broken > 0 {
         bail!("{verdict}: this build computes wrong results on this machine; please report it");
     }
-    if !args.json && !args.csv {
+    if !args.json && !printed {
         say!("\n{verdict}")?;
     }
     Ok(Outcome::Done)

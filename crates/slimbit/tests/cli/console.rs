@@ -17,7 +17,7 @@ fn a_full_standard_output_is_an_error_and_no_panic() {
         &["--version"],
         &["export", "--help"],
         &["recipes"],
-        &["recipes", "--csv"],
+        &["recipes", "--csv", "-"],
         &["recipes", "ssql/resnet18-cifar10"],
         &["completions", "bash"],
         &["inspect", slim],
@@ -139,7 +139,7 @@ fn tables_are_csv_too() {
             0,
         ),
     ] {
-        let csv = succeeds(&[arguments, &["--csv"]].concat());
+        let csv = succeeds(&[arguments, &["--csv", "-"]].concat());
         let mut lines = csv.lines();
         let first = lines.next().unwrap();
         assert!(first.starts_with(header), "{first}");
@@ -151,9 +151,20 @@ fn tables_are_csv_too() {
                 assert_eq!(line.split(',').count(), columns, "{csv}");
             }
         }
-        let both = fails(&[arguments, &["--csv", "--json"]].concat());
-        assert!(both.contains("cannot be used with"), "{both}");
+        let both = fails(&[arguments, &["--csv", "-", "--json"]].concat());
+        assert!(both.contains("both write to standard output"), "{both}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, notes) = (folder.path().join("a.csv"), folder.path().join("notes"));
+    let inspect = ["inspect", slim, "--csv", text(&file)];
+    assert_eq!(succeeds(&inspect), succeeds(&["inspect", slim]));
+    let printed = succeeds(&["inspect", slim, "--csv", "-"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), printed);
+    fs::write(&notes, "mine").unwrap();
+    let error = fails(&["inspect", slim, "--csv", text(&notes)]);
+    assert!(error.contains("is not a CSV table"), "{error}");
+    let error = fails(&["inspect", slim, "--csv", slim]);
+    assert!(error.contains("is the input"), "{error}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use slimbit_interchange::FileKind;
 use slimbit_train::probe::{Knn, linear_cka, neighbour_overlap, rank_correlation};
 
 use self::stages::StageLoss;
+use super::csv::CsvTable;
 use super::features::{
     Images, engine_features, labelled, limited, open_model, open_parts, points_of, preprocess_of,
 };
@@ -23,7 +24,6 @@ use super::open::{self, Wanted};
 use super::{Outcome, export, progress};
 use crate::cli::{CardArgs, HoldoutArgs, ReadinessArgs};
 use crate::console::{self, count};
-use crate::table::csv;
 
 /// Below this predicted loss a point is ready, and above the second it is not. docs/evaluate.md says
 /// what points of either kind lost.
@@ -102,6 +102,7 @@ struct Report {
 }
 
 pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
+    let csv = CsvTable::check(&args.csv, args.json, &[&args.source])?;
     if args.holdout.holdout.is_some() && args.check.is_none() {
         bail!(
             "--holdout goes with --check, whose images have labels; --images needs none held out"
@@ -121,11 +122,10 @@ pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
         );
     }
     let report = source.report(args, &images)?;
+    let printed = csv.write(&report.points, &["point", "light", "loss"])?;
     if args.json {
         console::print_json(&report)?;
-    } else if args.csv {
-        console::print_exactly(&csv(&report.points, &["point", "light", "loss"])?)?;
-    } else {
+    } else if !printed {
         table::print(&report, args.all)?;
     }
     Ok(Outcome::Done)
