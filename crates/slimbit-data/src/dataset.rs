@@ -346,6 +346,14 @@ impl Dataset {
         }
     }
 
+    /// The file of a picture; `None` where the images are held in memory, or for an index out of range.
+    pub fn file(&self, index: usize) -> Option<&Path> {
+        match &self.source {
+            Source::Memory { .. } => None,
+            Source::Files(files) => files.get(index).map(PathBuf::as_path),
+        }
+    }
+
     /// The names of the classes; empty for an unlabelled dataset.
     pub fn classes(&self) -> &[String] {
         &self.classes

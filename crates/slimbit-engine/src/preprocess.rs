@@ -11,6 +11,7 @@ use crate::{EngineError, Image, Model, SettingError};
 
 /// How an image of any size becomes one of the network's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Both sides at once, without regard to the aspect ratio.
@@ -26,6 +27,7 @@ pub const PREPROCESS: &str = "preprocess";
 /// What a network is fed in evaluation: grey or RGB, a size, and the normalisation `(code / 255 -
 /// mean) / std`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
     /// 1 (grey) or 3 (RGB); images are converted.

@@ -14,6 +14,7 @@ const HALF: i32 = 1 << (PRECISION - 1);
 
 /// The interpolation kernel of a resize, widened by the reduction factor when the image shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// Triangle, support 1.

@@ -41,7 +41,6 @@ struct Header {
 }
 
 const VERSION: u32 = 1;
-const ENTRY: &str = "slimbit";
 /// How the checksum's field appears in the file: JSON within a JSON string.
 const MARK: &[u8] = br#"{\"crc32c\":\""#;
 const NO_SUM: &str = "00000000";
@@ -83,6 +82,9 @@ impl Checkpoint {
         }
         Ok(Params(shared))
     }
+
+    /// The key of the metadata that makes a safetensors file a checkpoint.
+    pub(crate) const ENTRY: &'static str = "slimbit";
 
     /// Where the collapse watch is part of the state.
     pub(crate) const WATCH: &'static str = "watch";
@@ -139,7 +141,7 @@ impl Checkpoint {
             )
         });
         // One entry only: the order of several would differ from run to run.
-        let metadata = HashMap::from([(ENTRY.to_owned(), header)]);
+        let metadata = HashMap::from([(Self::ENTRY.to_owned(), header)]);
         let mut bytes = safetensors::serialize(views, Some(metadata))
             .expect("names are unique and shapes are consistent");
         let place = sum_place(&bytes).expect("the header was just written");
@@ -161,7 +163,7 @@ impl Checkpoint {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
         let entries = metadata.metadata().as_ref();
         let text = entries
-            .and_then(|entries| entries.get(ENTRY))
+            .and_then(|entries| entries.get(Self::ENTRY))
             .ok_or("it has no `slimbit` entry")?;
         let header: Header = serde_json::from_str(text).map_err(|e| e.to_string())?;
         if header.version != VERSION {

@@ -22,21 +22,36 @@
 
 mod atomic;
 mod checkpoint;
+mod choice;
 pub mod config;
+mod cost;
 mod error;
+mod event;
 pub mod finetune;
+mod images;
+mod lock;
+mod machine;
+mod pace;
 pub mod probe;
+mod resume;
 mod run_dir;
+mod saved;
 mod schedule;
 pub mod ssl;
 mod tensorboard;
 mod trainer;
 mod watch;
+mod weights;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
+pub use choice::Choice;
 pub use config::TrainConfig;
 pub use error::TrainError;
+pub use event::{Event, Outcome};
+pub use lock::RunLock;
+pub use resume::Resume;
 pub use run_dir::{NetworkRecord, RoundingError, RunDir, StepRecord};
+pub use saved::Saved;
 pub use schedule::Timeline;
-pub use trainer::{Event, Outcome, Trainer};
+pub use trainer::Trainer;
 pub use watch::Finding;

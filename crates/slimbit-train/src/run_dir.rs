@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic::write_atomically;
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::Target;
+use crate::lock::RunLock;
 use crate::tensorboard::EventFile;
 use crate::{TrainConfig, TrainError};
 
@@ -17,8 +18,10 @@ const LOG: &str = "log.txt";
 const CHECKPOINTS: &str = "checkpoints";
 const HEALTHY: &str = "healthy";
 const TEACHER: &str = "teacher.safetensors";
-/// What a run writes besides its settings and TensorBoard's events.
-const WRITTEN: [&str; 5] = [METRICS, LOG, CHECKPOINTS, HEALTHY, TEACHER];
+const START: &str = "start.safetensors";
+pub(crate) const IMAGES: &str = "images.jsonl.gz";
+/// What a run writes besides its settings, its lock and TensorBoard's events.
+const WRITTEN: [&str; 7] = [METRICS, LOG, CHECKPOINTS, HEALTHY, TEACHER, START, IMAGES];
 
 /// What one network of an iteration did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +111,8 @@ impl StepRecord {
 }
 
 /// The folder of one run: `config.toml` (every setting), `metrics.jsonl` (a line per logged iteration), TensorBoard
-/// events, `log.txt`, `checkpoints/`, `healthy/` for the watch, and `teacher.safetensors` where a frozen network teaches.
+/// events, `log.txt`, `images.jsonl.gz` (names and sizes of the images), `checkpoints/`, `healthy/` for the watch,
+/// `teacher.safetensors` where a frozen network teaches, and `start.safetensors` where the weights began with others.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -121,23 +125,7 @@ impl RunDir {
     /// [`TrainError::RunDir`] where there is a run already, or something else of a name that the run would write
     /// to; [`TrainError::Io`].
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainError> {
-        let run = Self {
-            path: path.to_owned(),
-        };
-        if run.file(CONFIG).exists() {
-            return Err(TrainError::RunDir {
-                path: run.path,
-                what: "holds a run already; resume it, or choose another folder".to_owned(),
-            });
-        }
-        if let Some(name) = WRITTEN.iter().find(|name| is_used(&run.file(name))) {
-            return Err(TrainError::RunDir {
-                path: run.path,
-                what: format!(
-                    "holds `{name}`, which a run would write to, but no run; choose another folder"
-                ),
-            });
-        }
+        let run = Self::vacant(path)?;
         for folder in [CHECKPOINTS, HEALTHY].map(|name| run.file(name)) {
             fs::create_dir_all(&folder)
                 .map_err(|e| TrainError::io("make the folder", &folder, e))?;
@@ -149,7 +137,7 @@ impl RunDir {
     /// Removes what an earlier run wrote, if there was one; other files in its folder stay.
     ///
     /// # Errors
-    /// [`TrainError::Io`] where something cannot be removed.
+    /// [`TrainError::RunDir`] where another process trains in it; [`TrainError::Io`] where something cannot be removed.
     pub fn remove(path: &Path) -> Result<(), TrainError> {
         let run = Self {
             path: path.to_owned(),
@@ -157,6 +145,8 @@ impl RunDir {
         if !run.file(CONFIG).exists() {
             return Ok(());
         }
+        // Nobody trains in it.
+        let _lock = RunLock::take(path)?;
         let entries = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let entries = entries.map_err(|e| TrainError::io("read the folder", path, e))?;
         for entry in entries {
@@ -169,7 +159,34 @@ impl RunDir {
             }
         }
         // Last, because it tells that there is a run: what is interrupted can be done again.
-        remove(&run.file(CONFIG))
+        remove(&run.file(CONFIG))?;
+        remove(&run.file(RunLock::FILE))
+    }
+
+    /// A folder that holds no run yet. Nothing is written.
+    ///
+    /// # Errors
+    /// [`TrainError::RunDir`] where there is a run already, or something else of a name that the run would write
+    /// to.
+    pub fn vacant(path: &Path) -> Result<Self, TrainError> {
+        let run = Self {
+            path: path.to_owned(),
+        };
+        if run.file(CONFIG).exists() {
+            return Err(TrainError::RunDir {
+                path: run.path,
+                what: "holds a run already; resume it, or choose another folder".to_owned(),
+            });
+        }
+        match WRITTEN.iter().find(|name| is_used(&run.file(name))) {
+            None => Ok(run),
+            Some(name) => Err(TrainError::RunDir {
+                path: run.path,
+                what: format!(
+                    "holds `{name}`, which a run would write to, but no run; choose another folder"
+                ),
+            }),
+        }
     }
 
     /// The folder of an earlier run, and its settings.
@@ -225,6 +242,30 @@ impl RunDir {
             });
         }
         Checkpoint::open(&path).map(Some)
+    }
+
+    /// Replaces the settings of a run that goes on with others.
+    pub(crate) fn change_config(&self, config: &TrainConfig) -> Result<(), TrainError> {
+        write_atomically(&self.file(CONFIG), config.to_toml().as_bytes())
+    }
+
+    /// The file with the names and sizes of the images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.file(IMAGES)
+    }
+
+    /// Keeps the state that a run with weights of another network began with, to which it may have to roll back.
+    pub(crate) fn keep_start(&self, start: &Checkpoint) -> Result<(), TrainError> {
+        start.write(&self.file(START))
+    }
+
+    /// The state that was kept; `None` where weights began at random.
+    pub(crate) fn start(&self) -> Result<Option<Checkpoint>, TrainError> {
+        let path = self.file(START);
+        match path.exists() {
+            true => Checkpoint::open(&path).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The lines of `metrics.jsonl`, oldest first. A last line that was cut off is left out.

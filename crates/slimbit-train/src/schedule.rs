@@ -47,19 +47,13 @@ impl Timeline {
     /// Looked up per epoch, `lr(0) = 0` where there is a warm-up, as published. Looked up per iteration, the rise
     /// ends, and the cosine begins, at the initial rate, and the first iteration already moves.
     pub fn lr(&self, initial: f64, step: u64) -> f64 {
-        let (now, warmup, end) = match self.schedule.per {
-            Pace::Epoch => (
-                self.position(step).0 as f64,
-                self.schedule.warmup,
-                self.epochs,
-            ),
-            Pace::Step => {
-                let warmup = self.schedule.warmup * self.steps_per_epoch;
-                if step < warmup {
-                    return initial * (step + 1) as f64 / warmup as f64;
-                }
-                (step as f64, warmup, self.steps())
+        let warmup = self.warmup();
+        let (now, end) = match self.schedule.per {
+            Pace::Epoch => (self.position(step).0 as f64, self.epochs),
+            Pace::Step if step < warmup => {
+                return initial * (step + 1) as f64 / warmup as f64;
             }
+            Pace::Step => (step as f64, self.steps()),
         };
         let (warmup, end) = (warmup as f64, end as f64);
         if now < warmup {
@@ -67,6 +61,19 @@ impl Timeline {
         } else {
             initial * 0.5 * (1.0 + (PI * (now - warmup) / (end - warmup)).cos())
         }
+    }
+
+    /// Epochs, or iterations, of the warm-up. One that is as long as the run takes half of it, or nothing of a single
+    /// epoch that has a single rate: else the rate would never be reached, or stay 0.
+    fn warmup(&self) -> u64 {
+        let all = match self.schedule.per {
+            Pace::Epoch => self.epochs,
+            Pace::Step => self.steps(),
+        };
+        if self.schedule.warmup >= self.epochs {
+            return all / 2;
+        }
+        self.schedule.warmup * (all / self.epochs)
     }
 
     /// The quarter of the run, 0 to 3, in which an iteration lies.
@@ -79,6 +86,14 @@ impl Timeline {
             Pace::Step => (step, self.steps()),
         };
         (4 * now / end).min(3) as usize
+    }
+
+    /// The first iteration of a quarter, 0 to 3, and for 4 the end of the run.
+    pub(crate) fn quarter_start(&self, quarter: u64) -> u64 {
+        match self.schedule.per {
+            Pace::Epoch => (quarter * self.epochs).div_ceil(4) * self.steps_per_epoch,
+            Pace::Step => (quarter * self.steps()).div_ceil(4),
+        }
     }
 }
 
@@ -145,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_as_long_as_the_run_leaves_it_a_rate() {
+        close(per_epoch(1, 1).lr(0.5, 0), 0.5);
+        close(per_epoch(2, 5).lr(0.5, 10), 0.5);
+        let schedule = ScheduleConfig {
+            per: Pace::Step,
+            warmup: 1,
+        };
+        let timeline = Timeline::new(schedule, 1, 4);
+        let expected = [0.5, 1.0, 1.0, 0.5];
+        for (step, lr) in expected.into_iter().enumerate() {
+            close(timeline.lr(1.0, step as u64), lr);
+        }
+    }
+
+    #[test]
     fn quarters_begin_where_the_paper_says() {
         let starts = |timeline: Timeline| {
             let quarters: Vec<usize> = (0..timeline.steps()).map(|s| timeline.quarter(s)).collect();
@@ -154,5 +184,14 @@ mod tests {
         assert_eq!(starts(per_epoch(100, 0)), [0, 25, 50, 75].map(Some));
         assert_eq!(starts(per_epoch(50, 0)), [0, 13, 25, 38].map(Some));
         assert_eq!(starts(per_epoch(1, 0)), [Some(0), None, None, None]);
+        for epochs in [1, 3, 4, 50] {
+            let timeline = per_epoch(epochs, 0);
+            for step in 0..timeline.steps() {
+                let quarter = timeline.quarter(step) as u64;
+                assert!(timeline.quarter_start(quarter) <= step);
+                assert!(step < timeline.quarter_start(quarter + 1));
+            }
+            assert_eq!(timeline.quarter_start(4), timeline.steps());
+        }
     }
 }

@@ -9,51 +9,19 @@ use slimbit_graph::{Array, Graph, Shape, Width, backbones};
 use slimbit_nn::{describe_device, parse_device};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::config::{Loss, WatchAction};
+use crate::config::{Init, Loss, WatchAction};
+use crate::cost::macs_per_image;
+use crate::event::{Event, Outcome};
+use crate::images::ImageList;
+use crate::lock::RunLock;
+use crate::pace::Pace;
 use crate::run_dir::{Recorder, RunDir, StepRecord};
+use crate::saved::Saved;
 use crate::schedule::Timeline;
 use crate::ssl::{Learner, Moment, Networks, find_frozen};
 use crate::watch::{Finding, Watch};
+use crate::weights::find_start;
 use crate::{TrainConfig, TrainError};
-
-/// What a run reports while it trains.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// An iteration is done.
-    Step {
-        /// What it did.
-        record: StepRecord,
-        /// Iterations of the whole run.
-        steps: u64,
-        /// Time to the end at the recent pace.
-        remaining: Duration,
-    },
-    /// A checkpoint is on the disk.
-    Saved {
-        /// Iterations done.
-        step: u64,
-        /// The file.
-        path: PathBuf,
-    },
-    /// The representation collapsed.
-    Collapsed(Finding),
-    /// The run was rolled back, and continues at a lower rate.
-    RolledBack {
-        /// Iterations done now.
-        step: u64,
-        /// Factor on the learning rate from here on.
-        lr_factor: f32,
-    },
-}
-
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All iterations are done.
-    Finished,
-    /// The stop flag was raised; a checkpoint was saved.
-    Interrupted,
-}
 
 /// A training run: the network, its data and its run directory.
 ///
@@ -70,6 +38,10 @@ pub struct Trainer {
     watch: Watch,
     step: u64,
     stop: Arc<AtomicBool>,
+    saved: Arc<Saved>,
+    /// What is special about this run, told before it begins.
+    notes: Vec<String>,
+    _lock: RunLock,
 }
 
 impl Trainer {
@@ -102,60 +74,46 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         config.validate()?;
         check_fit(&config, &graph)?;
+        RunDir::vacant(run_dir)?;
         let loader = open_loader(&config)?;
         let teacher = find_frozen(&config)?;
-        let learner = Learner::init(graph, &config, teacher.as_ref(), &parse_device("cpu")?)?;
+        let start = find_start(&config, &graph)?;
+        let device = parse_device("cpu")?;
+        let learner = match &start {
+            Some(start) => {
+                Learner::start(graph, &start.params, &config, teacher.as_ref(), &device)?
+            }
+            None => Learner::init(graph, &config, teacher.as_ref(), &device)?,
+        };
+        let images = ImageList::of(loader.dataset())?;
+        let lock = RunLock::take(run_dir)?;
         let run = RunDir::create(run_dir, &config)?;
+        images.write(&run.images())?;
         // Before the first checkpoint, without which there is nothing to resume.
         if let Some(teacher) = &teacher {
             run.keep_teacher(teacher)?;
         }
-        let trainer = Self::assemble(config, run, loader, learner, Watch::default(), 0);
+        let notes = start.map(|start| start.notes).unwrap_or_default();
+        let watch = Watch::default();
+        let trainer = Self::assemble(config, (run, lock), loader, learner, watch, 0, notes);
+        if let Init::From(_) = trainer.config.model.init {
+            trainer.run.keep_start(&trainer.checkpoint())?;
+        }
         trainer.save()?;
         Ok(trainer)
     }
 
-    /// Resumes a run from its last intact checkpoint.
-    ///
-    /// # Errors
-    /// [`TrainError::RunDir`] where there is no run or its settings were changed; [`TrainError::Checkpoint`] where
-    /// no checkpoint is intact; data that cannot be used.
-    pub fn resume(run_dir: &Path) -> Result<Self, TrainError> {
-        let (run, config) = RunDir::open(run_dir)?;
-        let refuse = |what: &str| TrainError::RunDir {
-            path: run_dir.to_owned(),
-            what: what.to_owned(),
-        };
-        let checkpoint = run
-            .checkpoints(config.run.keep)
-            .latest()?
-            .ok_or_else(|| refuse("has no checkpoint; remove the folder and start again"))?;
-        if !config.trains_the_same_as(&checkpoint.config) {
-            return Err(refuse(
-                "config.toml was changed since the last checkpoint; restore it, or start a new run \
-                 (only workers, data.path and run.* may change)",
-            ));
-        }
-        let loader = open_loader(&config)?;
-        let step = checkpoint.step;
-        let teacher = run.teacher(&config)?;
-        let device = parse_device("cpu")?;
-        let learner = Learner::from_checkpoint(&checkpoint, &config, teacher.as_ref(), &device)?;
-        let watch = watch_of(&checkpoint);
-        Ok(Self::assemble(config, run, loader, learner, watch, step))
-    }
-
-    fn assemble(
+    pub(crate) fn assemble(
         config: TrainConfig,
-        run: RunDir,
+        (run, lock): (RunDir, RunLock),
         loader: Loader,
         learner: Learner,
         watch: Watch,
         step: u64,
+        notes: Vec<String>,
     ) -> Self {
         let timeline = Timeline::new(config.schedule, config.epochs, loader.batches() as u64);
         let checkpoints = run.checkpoints(config.run.keep);
-        let stop = Arc::new(AtomicBool::new(false));
         Self {
             config,
             run,
@@ -165,7 +123,10 @@ impl Trainer {
             learner,
             watch,
             step,
-            stop,
+            stop: Arc::new(AtomicBool::new(false)),
+            saved: Arc::new(Saved::at(step)),
+            notes,
+            _lock: lock,
         }
     }
 
@@ -200,9 +161,26 @@ impl Trainer {
         (self.step, self.timeline.steps())
     }
 
+    /// What is special about this run, in a sentence each: the weights it starts from, and what changed since it was
+    /// last trained. `log.txt` has them too.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Adds a line to what `log.txt` says before the run begins: why its settings are what they are.
+    pub fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
     /// Raise this flag, from any thread, to save and stop before the next iteration.
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
+    }
+
+    /// How far the run is saved. Whoever holds it may end the process: nothing is being written then, and the run
+    /// resumes at the iteration that it tells.
+    pub fn saved(&self) -> Arc<Saved> {
+        Arc::clone(&self.saved)
     }
 
     /// The run as it is now.
@@ -220,7 +198,8 @@ impl Trainer {
     /// watch may roll back; [`TrainError::Io`] where something cannot be written; [`TrainError::Data`]. The last
     /// checkpoint is intact in every case.
     pub fn run(&mut self, on_event: &mut dyn FnMut(Event)) -> Result<Outcome, TrainError> {
-        self.config.check_device(&self.learner.device())?;
+        let graph = self.learner.graph();
+        (self.config).check_device_for(graph, &self.learner.device())?;
         let mut recorder = Recorder::open(&self.run, self.step)?;
         let (done, steps) = self.progress();
         recorder.log(&format!(
@@ -229,6 +208,9 @@ impl Trainer {
             self.timeline.epochs(),
             describe_device(&self.learner.device()),
         ))?;
+        for note in std::mem::take(&mut self.notes) {
+            recorder.log(&note)?;
+        }
         let result = self.train(&mut recorder, on_event);
         let told = recorder.log(&match &result {
             Ok(Outcome::Finished) => "finished".to_owned(),
@@ -245,14 +227,16 @@ impl Trainer {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Outcome, TrainError> {
         let steps = self.timeline.steps();
-        let mut pace = Pace::start();
+        let mut pace = Pace::start(macs_per_image(&self.config, self.learner.graph())?);
+        let mut saved = Instant::now();
         while self.step < steps {
+            if self.stop.load(Ordering::Relaxed) {
+                self.save_and_tell(recorder, on_event)?;
+                return Ok(Outcome::Interrupted);
+            }
             let (epoch, batch) = self.timeline.position(self.step);
             for views in self.loader.epoch(epoch, batch as usize) {
-                if self.stop.load(Ordering::Relaxed) {
-                    self.save_and_tell(recorder, on_event)?;
-                    return Ok(Outcome::Interrupted);
-                }
+                let quarter = self.timeline.quarter(self.step);
                 let record = match self.iterate(&views?, &mut pace) {
                     Err(error @ TrainError::NotFinite { .. })
                         if self.config.watch.action == WatchAction::Rollback =>
@@ -267,12 +251,25 @@ impl Trainer {
                     recorder.record(&record)?;
                 }
                 let finding = self.watch(&record);
-                let remaining = pace.remaining(steps - self.step);
+                let remaining = pace.remaining(&self.timeline, self.step);
                 on_event(Event::Step {
                     record,
                     steps,
                     remaining,
                 });
+                if let Some(per_step) = pace.news(quarter) {
+                    let steps_left = steps - self.step;
+                    recorder.log(&format!(
+                        "{:.3} s per iteration, {steps_left} iterations left, about {:.0} s",
+                        per_step.as_secs_f64(),
+                        remaining.as_secs_f64()
+                    ))?;
+                    on_event(Event::Paced {
+                        per_step,
+                        steps_left,
+                        remaining,
+                    });
+                }
                 if let Some(finding) = finding {
                     recorder.log(&finding.to_string())?;
                     on_event(Event::Collapsed(finding.clone()));
@@ -285,13 +282,27 @@ impl Trainer {
                         }
                     }
                 }
-                if self.step.is_multiple_of(self.config.run.checkpoint_every) && self.step < steps {
+                // Before the next images are waited for. What is done is saved at once.
+                let stopped = self.stop.load(Ordering::Relaxed);
+                if self.step < steps && (stopped || self.is_due(saved.elapsed())) {
                     self.save_and_tell(recorder, on_event)?;
+                    saved = Instant::now();
+                    if stopped {
+                        return Ok(Outcome::Interrupted);
+                    }
                 }
             }
         }
         self.save_and_tell(recorder, on_event)?;
         Ok(Outcome::Finished)
+    }
+
+    /// Whether it is time for a checkpoint, so long after the last one.
+    fn is_due(&self, since: Duration) -> bool {
+        let run = &self.config.run;
+        let seconds = 60.0 * run.checkpoint_minutes;
+        self.step.is_multiple_of(run.checkpoint_every)
+            || seconds > 0.0 && since.as_secs_f64() >= seconds
     }
 
     fn watch(&mut self, record: &StepRecord) -> Option<Finding> {
@@ -329,15 +340,24 @@ impl Trainer {
                 self.step = checkpoint.step;
             }
             _ => {
-                let graph = self.learner.graph().clone();
-                self.learner = Learner::init(graph, &self.config, teacher.as_ref(), &device)?;
+                let (config, teacher) = (&self.config, teacher.as_ref());
+                self.learner = match self.run.start()? {
+                    Some(start) => Learner::from_checkpoint(&start, config, teacher, &device)?,
+                    None => {
+                        let graph = self.learner.graph().clone();
+                        Learner::init(graph, config, teacher, &device)?
+                    }
+                };
                 self.watch = Watch::default();
                 self.step = 0;
             }
         }
         self.watch.lr_factor = lr_factor * settings.lower_lr as f32;
         self.watch.rollbacks = rollbacks + 1;
+        let mut saved = self.saved.hold();
         self.checkpoints.go_back_to(&self.checkpoint())?;
+        *saved = self.step;
+        drop(saved);
         let (step, lr_factor) = (self.step, self.watch.lr_factor);
         *recorder = Recorder::open(&self.run, step)?;
         recorder.log(&format!(
@@ -363,7 +383,7 @@ impl Trainer {
             .learner
             .iterate(config, &drawn, views, classes.as_deref(), moment)?;
         self.step += 1;
-        let images_per_second = images / pace.lap().as_secs_f64().max(1e-9);
+        let images_per_second = images / pace.lap(quarter).as_secs_f64().max(1e-9);
         Ok(StepRecord {
             step,
             epoch,
@@ -408,11 +428,16 @@ impl Trainer {
                 what: format!("`{name}` is not finite"),
             });
         }
-        let settings = &self.config.watch;
-        if settings.action == WatchAction::Rollback && self.watch.is_healthy(&self.config) {
+        // Not one that the clock or Ctrl-C asked for: what a run rolls back to must not depend on them.
+        let planned = self.step.is_multiple_of(self.config.run.checkpoint_every);
+        let rolls_back = self.config.watch.action == WatchAction::Rollback;
+        let mut saved = self.saved.hold();
+        if planned && rolls_back && self.watch.is_healthy(&self.config) {
             self.run.healthy().save(&checkpoint)?;
         }
-        self.checkpoints.save(&checkpoint)
+        let path = self.checkpoints.save(&checkpoint)?;
+        *saved = self.step;
+        Ok(path)
     }
 
     fn save_and_tell(
@@ -427,43 +452,12 @@ impl Trainer {
     }
 }
 
-/// The time that iterations take, smoothed.
-struct Pace {
-    last: Instant,
-    smoothed: Option<f64>,
-}
-
-impl Pace {
-    fn start() -> Self {
-        Self {
-            last: Instant::now(),
-            smoothed: None,
-        }
-    }
-
-    fn lap(&mut self) -> Duration {
-        let lap = self.last.elapsed();
-        self.last = Instant::now();
-        let seconds = lap.as_secs_f64();
-        self.smoothed = Some(
-            self.smoothed
-                .map_or(seconds, |old| 0.95 * old + 0.05 * seconds),
-        );
-        lap
-    }
-
-    fn remaining(&self, steps: u64) -> Duration {
-        let seconds = self.smoothed.unwrap_or(0.0) * steps as f64;
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-    }
-}
-
-fn watch_of(checkpoint: &Checkpoint) -> Watch {
+pub(crate) fn watch_of(checkpoint: &Checkpoint) -> Watch {
     let array = checkpoint.tensors.get(Checkpoint::WATCH);
     array.and_then(Watch::from_array).unwrap_or_default()
 }
 
-fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {
+pub(crate) fn open_loader(config: &TrainConfig) -> Result<Loader, TrainError> {
     if config.data.path.as_os_str().is_empty() {
         let what = "is empty; name the folder with the images (--data)";
         return Err(TrainError::value("data.path", what));

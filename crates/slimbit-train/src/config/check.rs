@@ -3,13 +3,14 @@ use std::ops::{Bound, RangeBounds};
 
 use burn::tensor::Device;
 use slimbit_data::DataError;
-use slimbit_graph::backbones;
-use slimbit_nn::{describe_device, has_half_floats};
+use slimbit_graph::{Graph, backbones};
+use slimbit_nn::{describe_device, has_half_floats, parse_device};
 
 use super::{
     BatchNorms, EmaUpdate, Head, Loss, Projector, StudentTarget, Target, TrainConfig, recipes,
 };
 use crate::TrainError;
+use crate::machine::Memory;
 
 impl TrainConfig {
     /// Checks every value, and values against one another.
@@ -54,8 +55,9 @@ impl TrainConfig {
         within("optim.group.groups", self.optim.group.groups, 1..=1 << 10)?;
         let steepest = 1.0 / (self.optim.group.groups as f64 - 1.0).max(1.0);
         within("optim.group.alpha", self.optim.group.alpha, 0.0..=steepest)?;
-        within("schedule.warmup", self.schedule.warmup, 0..self.epochs)?;
+        within("schedule.warmup", self.schedule.warmup, 0..=1_000_000)?;
         within("run.checkpoint_every", self.run.checkpoint_every, 1..)?;
+        within("run.checkpoint_minutes", self.run.checkpoint_minutes, 0.0..)?;
         within("run.keep", self.run.keep, 1..)?;
         within("run.log_every", self.run.log_every, 1..)?;
         within("watch.window", self.watch.window, 1..)?;
@@ -71,19 +73,36 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Whether a device can train with these settings.
+    /// Whether a device can train the backbone that these settings name.
     ///
     /// # Errors
-    /// [`TrainError::ConfigValue`] for `mixed_precision` on a device without 16-bit floats.
+    /// [`TrainError::ConfigValue`] for `mixed_precision` on a device without 16-bit floats, and for a step that this
+    /// machine has no memory for, with both numbers and the settings to change; [`TrainError::Graph`].
     pub fn check_device(&self, device: &Device) -> Result<(), TrainError> {
-        if !self.mixed_precision || has_half_floats(device) {
-            return Ok(());
+        let input = &self.preprocess;
+        let backbone = &self.model.backbone;
+        let graph = backbones::by_name(backbone, input.channels, input.height, input.width, None)?;
+        self.check_device_for(&graph, device)
+    }
+
+    /// Whether a device can train `graph`.
+    pub(crate) fn check_device_for(
+        &self,
+        graph: &Graph,
+        device: &Device,
+    ) -> Result<(), TrainError> {
+        if self.mixed_precision && !has_half_floats(device) {
+            let what = format!(
+                "{} has no 16-bit floats to train with; choose a GPU that has them (--device gpu), or begin a run with false",
+                describe_device(device)
+            );
+            return Err(TrainError::value("mixed_precision", what));
         }
-        let what = format!(
-            "{} has no 16-bit floats to train with; choose a GPU that has them (--device gpu), or begin a run with false",
-            describe_device(device)
-        );
-        Err(TrainError::value("mixed_precision", what))
+        // How much memory a GPU has is not known here.
+        match *device == parse_device("cpu")? {
+            true => self.check_memory(graph, &Memory::detect()),
+            false => Ok(()),
+        }
     }
 
     fn validate_objective(&self) -> Result<(), TrainError> {

@@ -95,6 +95,7 @@ impl Default for TrainConfig {
             },
             run: RunConfig {
                 checkpoint_every: 500,
+                checkpoint_minutes: 5.0,
                 keep: 2,
                 log_every: 1,
             },

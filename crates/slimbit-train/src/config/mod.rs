@@ -3,13 +3,21 @@
 //! A configuration is a [recipe](recipes), over which a TOML file is laid, over which `key=value`
 //! overrides are laid. The result always holds every setting; it is what a run directory keeps.
 
+mod changes;
 mod check;
 mod defaults;
+mod init;
 mod read;
 pub mod recipes;
+mod schema;
+
+pub(crate) use changes::{CHANGEABLE, Change};
+pub use init::Init;
+pub(crate) use read::{asked, lookup, overlay, settle};
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use slimbit_data::{AugmentConfig, Preprocess};
 use slimbit_num::WeightGrid;
@@ -28,7 +36,7 @@ use slimbit_num::WeightGrid;
 /// assert_eq!(error.to_string(), "override: there is no setting `optim.lrr`; did you mean `optim.lr`?");
 /// # Ok::<(), slimbit_train::TrainError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The recipe that gives every setting its default; one of [`recipes::names`].
@@ -52,6 +60,7 @@ pub struct TrainConfig {
     pub workers: usize,
     /// How weights become integers; must be the grid that is deployed.
     #[serde(with = "grid_name")]
+    #[schemars(with = "String")]
     pub grid: WeightGrid,
     /// The images.
     pub data: DataConfig,
@@ -76,7 +85,7 @@ pub struct TrainConfig {
 }
 
 /// The images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A folder of IDX files, CIFAR binaries or pictures. Labels are read by `base_loss = "crossentropy"` alone.
@@ -84,12 +93,14 @@ pub struct DataConfig {
 }
 
 /// The network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// A name that [`slimbit_graph::backbones::by_name`] reads, such as `resnet18-cifar`.
     pub backbone: String,
-    /// How weights begin.
+    /// How weights begin: `uniform`, `fanout`, or those of another network, from a run's folder, a checkpoint, a float
+    /// network file or a checkpoint of another library. Looked at once: a run keeps what it began with.
+    #[schemars(with = "String")]
     pub init: Init,
     /// Begin residual blocks as identities: the last batch-norm's scale is 0.
     pub zero_init_residual: bool,
@@ -97,18 +108,8 @@ pub struct ModelConfig {
     pub batch_norm: BatchNorms,
 }
 
-/// How convolution weights begin (spec section 1.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Init {
-    /// `U(±1/√fan_in)`, PyTorch's default: the CIFAR residual networks.
-    Uniform,
-    /// `N(0, 2/fan_out)`: the ImageNet residual networks and MobileNetV2.
-    FanOut,
-}
-
 /// Which widths share batch-norm's scale and shift.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchNorms {
     /// All widths'; a narrow network has the leading ones.
@@ -119,7 +120,7 @@ pub enum BatchNorms {
 }
 
 /// Projector and predictors (spec sections 3.3 and 4.5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeadsConfig {
     /// What turns features into embeddings.
@@ -137,7 +138,7 @@ pub struct HeadsConfig {
 }
 
 /// What turns features into embeddings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Projector {
     /// Three linear layers with batch-norm between them.
@@ -149,7 +150,7 @@ pub enum Projector {
 }
 
 /// What is minimised, by which networks. US3L and SSQL are settings of this.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
     /// Loss of the full-width float network. Cosine takes the predictor's output, the others the projector's.
@@ -190,7 +191,7 @@ pub struct ObjectiveConfig {
 }
 
 /// A loss between students and targets (spec section 1.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
     /// Normalised temperature-scaled cross-entropy, student against target.
@@ -208,7 +209,7 @@ pub enum Loss {
 }
 
 /// Where targets come from. They are made once per iteration, before any weight moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     /// The exponential moving average of the full-width float network.
@@ -224,7 +225,7 @@ pub enum Target {
 }
 
 /// When the teacher moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EmaUpdate {
     /// Once per iteration.
@@ -236,7 +237,7 @@ pub enum EmaUpdate {
 }
 
 /// Whose targets students have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StudentTarget {
     /// The base's.
@@ -246,7 +247,7 @@ pub enum StudentTarget {
 }
 
 /// What students are seen through before they are compared with the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Head {
     /// A predictor of their own (h').
@@ -258,7 +259,7 @@ pub enum Head {
 }
 
 /// When the optimiser steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
     /// After every network of the iteration (US3L).
@@ -268,7 +269,7 @@ pub enum Update {
 }
 
 /// The widths of students (spec section 3.5).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WidthsConfig {
     /// The smallest width.
@@ -286,7 +287,7 @@ pub struct WidthsConfig {
 }
 
 /// The bit-widths of students (spec sections 4.4, 5.2 and 5.3).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BitsConfig {
     /// Whether students are quantised at all.
@@ -317,7 +318,7 @@ pub struct BitsConfig {
 }
 
 /// How the range from which widths or bits are drawn develops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Course {
     /// The whole range from the start.
@@ -328,7 +329,7 @@ pub enum Course {
 }
 
 /// What quantised students are to narrow float ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// They take the place of some of them (spec section 5.2); where there is none, one is of full width.
@@ -339,7 +340,7 @@ pub enum Place {
 }
 
 /// Where activation ranges come from in training (spec section 5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ranges {
     /// The base network's float pass over both views (SSQL).
@@ -349,7 +350,7 @@ pub enum Ranges {
 }
 
 /// The descent (spec section 1.2).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimConfig {
     /// The rule.
@@ -369,7 +370,7 @@ pub struct OptimConfig {
 }
 
 /// How weights move along a gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
     /// Stochastic gradient descent with momentum.
@@ -379,7 +380,7 @@ pub enum Algorithm {
 }
 
 /// Group regularisation (spec section 3.7); replaces the weight decay where `lambda` is positive.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     /// Penalty of the first group; half of the equivalent weight decay. 0 switches it off.
@@ -393,17 +394,17 @@ pub struct GroupConfig {
 }
 
 /// What changes in the course of training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// How often the learning rate, the smallest width and the smallest bits are looked up.
     pub per: Pace,
-    /// Epochs in which the learning rate rises linearly.
+    /// Epochs in which the learning rate rises linearly; where the run has no more than these, half of it.
     pub warmup: u64,
 }
 
 /// How often schedules move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// At the start of an epoch, as published.
@@ -413,11 +414,13 @@ pub enum Pace {
 }
 
 /// What is kept on disk, and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Iterations between checkpoints; there is also one at the end, and one on interruption.
+    /// Iterations between checkpoints at most; there is also one at the end, and one on interruption.
     pub checkpoint_every: u64,
+    /// Minutes between checkpoints at most; 0 looks at the iterations alone.
+    pub checkpoint_minutes: f64,
     /// Checkpoints kept.
     pub keep: usize,
     /// Iterations between lines of `metrics.jsonl` and TensorBoard events.
@@ -425,7 +428,7 @@ pub struct RunConfig {
 }
 
 /// The collapse watch. It compares each sampled kind of network (base, narrow, quantised) with what it was.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchConfig {
     /// What happens when a network falls.
@@ -445,7 +448,7 @@ pub struct WatchConfig {
 }
 
 /// What happens when a network falls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchAction {
     /// Nothing.

@@ -37,6 +37,17 @@ fn read(
     text: &str,
     overrides: &[impl AsRef<str>],
 ) -> Result<TrainConfig, TrainError> {
+    let config = settle(asked(origin, text, overrides)?)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// What a file and overrides ask for, with keys that all exist.
+pub(crate) fn asked(
+    origin: &str,
+    text: &str,
+    overrides: &[impl AsRef<str>],
+) -> Result<Table, TrainError> {
     let syntax = |what: String| TrainError::ConfigSyntax {
         origin: origin.to_owned(),
         what,
@@ -51,13 +62,16 @@ fn read(
     for text in overrides {
         apply(&mut asked, text.as_ref(), &known)?;
     }
-    let mut settings = known;
+    Ok(asked)
+}
+
+/// Every setting, where `asked` says some: its recipe gives the others. Values are not validated.
+pub(crate) fn settle(asked: Table) -> Result<TrainConfig, TrainError> {
+    let mut settings = table_of(&TrainConfig::default());
     lay_recipes(&mut settings, &asked, MOST_BASES)?;
     overlay(&mut settings, asked);
-    let config: TrainConfig = serde_path_to_error::deserialize(Value::Table(settings))
-        .map_err(|e| TrainError::value(e.path().to_string(), spelt(e.inner().message())))?;
-    config.validate()?;
-    Ok(config)
+    serde_path_to_error::deserialize(Value::Table(settings))
+        .map_err(|e| TrainError::value(e.path().to_string(), spelt(e.inner().message())))
 }
 
 /// Recipes that may be laid over one another.
@@ -184,13 +198,14 @@ fn apply(asked: &mut Table, text: &str, known: &Table) -> Result<(), TrainError>
     Ok(())
 }
 
-fn lookup<'a>(known: &'a Table, key: &str) -> Option<&'a Value> {
+/// The value of a dotted key.
+pub(crate) fn lookup<'a>(known: &'a Table, key: &str) -> Option<&'a Value> {
     let mut parts = key.split('.');
     let first = known.get(parts.next()?)?;
     parts.try_fold(first, |value, part| value.as_table()?.get(part))
 }
 
-fn overlay(settings: &mut Table, asked: Table) {
+pub(crate) fn overlay(settings: &mut Table, asked: Table) {
     for (key, value) in asked {
         match (settings.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => overlay(inner, value),

@@ -50,12 +50,19 @@ pub struct FineTuneConfig {
     pub layer_decay: f64,
     /// Random crops and flips of the training images.
     pub augment: AugmentConfig,
-    /// Steps between checkpoints; there is also one at the end, and one on interruption.
+    /// Steps between checkpoints at most; there is also one at the end, and one on interruption.
     pub checkpoint_every: u64,
     /// Names of the classes, in the order of the logits. Where there are none, a tuning that begins takes
     /// them from the data; those of older programs have none.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Minutes between checkpoints at most; 0 looks at the steps alone.
+    #[serde(default = "checkpoint_minutes")]
+    pub checkpoint_minutes: f64,
+}
+
+fn checkpoint_minutes() -> f64 {
+    5.0
 }
 
 /// What of the network stays as it was pre-trained.
@@ -89,6 +96,7 @@ impl FineTuneConfig {
             augment: crops_and_flips(size),
             checkpoint_every: 200,
             classes: Vec::new(),
+            checkpoint_minutes: checkpoint_minutes(),
         }
     }
 
@@ -133,6 +141,12 @@ impl FineTuneConfig {
             return refuse(
                 "checkpoint_every",
                 "0 steps are none; choose at least 1".to_owned(),
+            );
+        }
+        if !(0.0..).contains(&self.checkpoint_minutes) {
+            return refuse(
+                "checkpoint_minutes",
+                format!("{} is not at least 0", self.checkpoint_minutes),
             );
         }
         Ok(self.augment.validate()?)

@@ -13,7 +13,7 @@ use crate::TrainError;
 
 /// The images whose labels are used.
 pub(super) struct Examples {
-    dataset: Dataset,
+    pub(super) dataset: Dataset,
     preprocess: Preprocess,
     augment: AugmentConfig,
     seed: u64,

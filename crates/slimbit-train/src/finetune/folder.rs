@@ -1,4 +1,4 @@
-//! What a fine-tuning keeps on disk: `finetune.toml`, `metrics.jsonl` and `checkpoints/`.
+//! What a fine-tuning keeps on disk: `finetune.toml`, `metrics.jsonl`, `images.jsonl.gz` and `checkpoints/`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FineTuneConfig;
 use crate::atomic::write_atomically;
+use crate::run_dir::IMAGES;
 use crate::{Checkpoints, TrainError};
 
 const CONFIG: &str = "finetune.toml";
@@ -61,6 +62,10 @@ impl Folder {
         let checkpoints = self.path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints)
             .map_err(|e| TrainError::io("make the folder", &checkpoints, e))?;
+        self.write_config(config)
+    }
+
+    pub(super) fn write_config(&self, config: &FineTuneConfig) -> Result<(), TrainError> {
         let text = toml::to_string(config).expect("settings hold nothing that TOML cannot");
         write_atomically(&self.path.join(CONFIG), text.as_bytes())
     }
@@ -88,6 +93,11 @@ impl Folder {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file with the names and sizes of the images.
+    pub(super) fn images(&self) -> PathBuf {
+        self.path.join(IMAGES)
     }
 
     pub(super) fn checkpoints(&self) -> Checkpoints {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use slimbit_data::Preprocess;
@@ -14,8 +15,11 @@ use super::classifier::{CLASSIFIER, classifier_shape, set_classifier, with_class
 use super::examples::{Batch, Examples};
 use super::folder::{Folder, Metrics};
 use super::{FineTuneConfig, FineTuneRecord, Freeze, layers};
+use crate::cost::{check_memory, tuning_bytes};
+use crate::images::ImageList;
+use crate::machine::Memory;
 use crate::probe::{Features, LinearProbe};
-use crate::{Checkpoint, Outcome, RunDir, TrainConfig, TrainError};
+use crate::{Checkpoint, Outcome, RunDir, RunLock, Saved, TrainConfig, TrainError};
 
 /// Images per batch where statistics are estimated, and how many of them at most.
 const BATCH: usize = 128;
@@ -40,6 +44,8 @@ pub struct FineTuner {
     norms: Option<Norms>,
     step: u64,
     stop: Arc<AtomicBool>,
+    saved: Arc<Saved>,
+    _lock: RunLock,
 }
 
 /// A tuned network in float.
@@ -64,6 +70,7 @@ impl FineTuner {
     /// Settings, a run, data or a folder that cannot be used.
     pub fn new(mut config: FineTuneConfig, folder: &Path) -> Result<Self, TrainError> {
         config.validate()?;
+        let vacant = Folder::vacant(folder)?;
         let (run, settings) = RunDir::open(&config.run)?;
         let checkpoint = run.checkpoints(settings.run.keep).latest()?;
         let checkpoint = checkpoint.ok_or_else(|| TrainError::RunDir {
@@ -71,6 +78,13 @@ impl FineTuner {
             what: "has no checkpoint yet; train it first".to_owned(),
         })?;
         let source = checkpoint.config.clone();
+        let batch = config.batch;
+        check_memory(
+            tuning_bytes(&checkpoint.graph, batch)?,
+            &Memory::detect(),
+            &format!("batch = {batch} and {}", checkpoint.graph.name()),
+            "lower it",
+        )?;
         let examples = Examples::open(&config, &source.preprocess, false)?;
         config.classes = examples.names.names().to_vec();
         let classes = examples.names.len();
@@ -88,10 +102,12 @@ impl FineTuner {
             }
             .start(classes, features_of(&graph)?),
         );
-        let folder = Folder::vacant(folder)?;
+        let lock = RunLock::take(folder)?;
+        let folder = (vacant, lock);
         let mut tuner = Self::assemble(config, source, folder, examples, (graph, params), 0)?;
         tuner.warm_head()?;
         tuner.folder.begin(&tuner.config)?;
+        ImageList::of(&tuner.examples.dataset)?.write(&tuner.folder.images())?;
         tuner.save()?;
         Ok(tuner)
     }
@@ -102,7 +118,26 @@ impl FineTuner {
     /// [`TrainError::RunDir`] where there is none; [`TrainError::Checkpoint`] where no checkpoint is intact; data that
     /// cannot be used.
     pub fn resume(folder: &Path) -> Result<Self, TrainError> {
-        let (folder, config) = Folder::open(folder)?;
+        Self::resume_with(folder, None, false)
+    }
+
+    /// Takes a fine-tuning up for another number of epochs in all, where one is given. The learning rate is then what it
+    /// would be at this step of a tuning of that length, so it rises again where its falls move to later epochs.
+    /// `allow_changed_data` goes on although images were added, removed or replaced.
+    ///
+    /// # Errors
+    /// As [`FineTuner::resume`], and [`TrainError::ConfigValue`] for fewer epochs than are done.
+    pub fn resume_with(
+        path: &Path,
+        epochs: Option<u64>,
+        allow_changed_data: bool,
+    ) -> Result<Self, TrainError> {
+        let (folder, before) = Folder::open(path)?;
+        let lock = RunLock::take(path)?;
+        let config = FineTuneConfig {
+            epochs: epochs.unwrap_or(before.epochs),
+            ..before.clone()
+        };
         config.validate()?;
         let checkpoint = folder
             .checkpoints()
@@ -113,8 +148,15 @@ impl FineTuner {
                     .to_owned(),
             })?;
         let examples = Examples::open(&config, &checkpoint.config.preprocess, true)?;
+        let images = ImageList::of(&examples.dataset)?;
+        let record = ImageList::read(&folder.images())?;
+        let difference = record.as_ref().and_then(|then| then.difference(&images));
+        if let Some(difference) = difference.as_ref().filter(|_| !allow_changed_data) {
+            return Err(difference.refusal(path));
+        }
         let parts = (checkpoint.graph.clone(), checkpoint.params());
         let source = checkpoint.config.clone();
+        let folder = (folder, lock);
         let mut tuner = Self::assemble(config, source, folder, examples, parts, checkpoint.step)?;
         if classifier_shape(&tuner.net)?[0] != tuner.examples.names.len() {
             let what = format!(
@@ -127,13 +169,27 @@ impl FineTuner {
         }
         let bytes = tuner.momentum_bytes(&checkpoint);
         tuner.sgd.load_bytes(&bytes, &[tuner.net.store()])?;
+        let (done, steps) = tuner.progress();
+        if tuner.config.epochs != before.epochs {
+            if steps < done {
+                let what = format!(
+                    "{} are {steps} steps, and {done} are done; choose more",
+                    tuner.config.epochs
+                );
+                return Err(TrainError::value("epochs", what));
+            }
+            tuner.folder.write_config(&tuner.config)?;
+        }
+        if record.is_none() || difference.is_some() {
+            images.write(&tuner.folder.images())?;
+        }
         Ok(tuner)
     }
 
     fn assemble(
         config: FineTuneConfig,
         source: TrainConfig,
-        folder: Folder,
+        (folder, lock): (Folder, RunLock),
         examples: Examples,
         (graph, params): (Graph, Params),
         step: u64,
@@ -153,6 +209,8 @@ impl FineTuner {
             norms: None,
             step,
             stop: Arc::default(),
+            saved: Arc::new(Saved::at(step)),
+            _lock: lock,
         };
         if tuner.config.freeze == Freeze::All {
             tuner.norms = Some(tuner.estimate()?);
@@ -183,6 +241,11 @@ impl FineTuner {
         Arc::clone(&self.stop)
     }
 
+    /// How far the tuning is saved, as [`Trainer::saved`](crate::Trainer::saved).
+    pub fn saved(&self) -> Arc<Saved> {
+        Arc::clone(&self.saved)
+    }
+
     /// Trains to the end, or until the stop flag is raised. `on_step` is told of every step.
     ///
     /// # Errors
@@ -191,6 +254,7 @@ impl FineTuner {
     pub fn run(&mut self, on_step: &mut dyn FnMut(&FineTuneRecord)) -> Result<Outcome, TrainError> {
         let mut metrics: Metrics = self.folder.metrics(self.step)?;
         let (_, steps) = self.progress();
+        let mut saved = Instant::now();
         while self.step < steps {
             if self.stop.load(Ordering::Relaxed) {
                 self.save()?;
@@ -199,8 +263,13 @@ impl FineTuner {
             let record = self.iterate()?;
             metrics.record(&record)?;
             on_step(&record);
-            if self.step.is_multiple_of(self.config.checkpoint_every) || self.step == steps {
+            let seconds = 60.0 * self.config.checkpoint_minutes;
+            if self.step.is_multiple_of(self.config.checkpoint_every)
+                || self.step == steps
+                || seconds > 0.0 && saved.elapsed().as_secs_f64() >= seconds
+            {
                 self.save()?;
+                saved = Instant::now();
             }
         }
         Ok(Outcome::Finished)
@@ -362,7 +431,9 @@ impl FineTuner {
             graph: self.net.graph().clone(),
             tensors,
         };
+        let mut saved = self.saved.hold();
         self.folder.checkpoints().save(&checkpoint)?;
+        *saved = self.step;
         Ok(())
     }
 

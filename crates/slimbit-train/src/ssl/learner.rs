@@ -68,13 +68,26 @@ impl Learner {
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
         let init = match config.model.init {
-            Init::Uniform => slimbit_nn::Init::KaimingUniform,
+            // What a checkpoint is loaded into may be anything.
+            Init::Uniform | Init::From(_) => slimbit_nn::Init::KaimingUniform,
             Init::FanOut => slimbit_nn::Init::KaimingNormalFanOut,
         };
         let mut net = Net::init_with(graph, init, config.seed, &device)?;
         if config.model.zero_init_residual {
             net = net.with_zero_residuals();
         }
+        Self::with_net(net, config, frozen)
+    }
+
+    /// A network of the given parameters, with random heads.
+    pub(crate) fn start(
+        graph: Graph,
+        params: &Params,
+        config: &TrainConfig,
+        frozen: Option<&Checkpoint>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let net = Net::from_params(graph, params, &device.clone().autodiff())?;
         Self::with_net(net, config, frozen)
     }
 
@@ -312,6 +325,18 @@ pub(super) fn projector_of(graph: &Graph, config: &TrainConfig) -> Result<HeadSp
         (Projector::Mlp2, _) => HeadSpec::plain_projector(features, heads.hidden, heads.dim),
         (Projector::Linear, _) => HeadSpec::classifier(features, heads.dim),
     })
+}
+
+/// Multiply-accumulates of the heads for one image, and about as many parameters as they have.
+pub(crate) fn head_macs(graph: &Graph, config: &TrainConfig) -> Result<f64, TrainError> {
+    let heads = &config.heads;
+    let widths = projector_of(graph, config)?.widths;
+    let projector: usize = widths.windows(2).map(|pair| pair[0] * pair[1]).sum();
+    let hidden = match heads.predictor_hidden {
+        0 => heads.hidden,
+        own => own,
+    };
+    Ok((projector + 2 * heads.dim * hidden) as f64)
 }
 
 /// The widths that are trained in every iteration.

@@ -10,7 +10,8 @@ mod sampling;
 mod step;
 mod teacher;
 
-pub(crate) use learner::Learner;
+pub(crate) use learner::{Learner, head_macs};
+pub(crate) use objective::views_of;
 pub use sampling::{BitPair, Networks, Student};
 pub(crate) use step::Moment;
 pub(crate) use teacher::find_frozen;

@@ -70,7 +70,7 @@ pub(super) struct Scored {
 }
 
 /// The views that the trained networks see, and those that the teacher sees.
-pub(super) fn views_of(objective: &ObjectiveConfig) -> [std::ops::Range<usize>; 2] {
+pub(crate) fn views_of(objective: &ObjectiveConfig) -> [std::ops::Range<usize>; 2] {
     match objective.base_loss {
         Loss::Cosine | Loss::InfoNce => [0..2, 0..2],
         Loss::Moco => [0..1, 1..2],

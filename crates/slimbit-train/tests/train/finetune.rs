@@ -216,3 +216,26 @@ fn what_cannot_be_tuned_is_refused_with_the_remedy() {
     let error = FineTuner::resume(folder.path()).err().unwrap().to_string();
     assert!(error.contains("has no finetune.toml"), "{error}");
 }
+
+#[test]
+fn a_tuning_is_made_longer_and_notices_other_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path());
+    let path = folder.path().join("tuned");
+    let (_, records) = tune(&config, &path);
+    assert!(records.iter().all(|record| record.lr == config.lr));
+    let longer = 2 * config.epochs;
+    let refused = FineTuner::resume_with(&path, Some(config.epochs - 1), false).err();
+    let error = refused.expect("refused").to_string();
+    assert!(
+        error.contains("`epochs`") && error.contains("are done; choose more"),
+        "{error}"
+    );
+    let mut tuner = FineTuner::resume_with(&path, Some(longer), false).unwrap();
+    assert_eq!(tuner.progress(), (STEPS, 2 * STEPS));
+    let (outcome, more) = run_until(&mut tuner, u64::MAX);
+    assert_eq!((outcome, more.len() as u64), (Outcome::Finished, STEPS));
+    // Of four epochs, the last is behind 60 % of them.
+    assert_eq!((more[0].lr, more[5].lr), (config.lr, config.lr * 0.1));
+    assert_eq!(FineTuner::resume(&path).unwrap().config().epochs, longer);
+}

@@ -6,6 +6,7 @@ mod finetune;
 mod frozen;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod longer;
 mod methods;
 mod resume;
 mod step;

@@ -48,7 +48,8 @@ Examples:
   slimbit pretrain --config settings.toml --out runs/third --dashboard")]
 pub struct PretrainArgs {
     /// Images: an image folder, or a folder of IDX or CIFAR binary files. Labels are not read. The same as
-    /// `data.path` of a configuration.
+    /// `data.path` of a configuration. Without a recipe or --config, network, input, batch and epochs are
+    /// chosen for a first result in about an hour on this machine.
     #[arg(long, required_unless_present_any = ["resume", "config", "print_config"])]
     pub data: Option<PathBuf>,
     /// TOML configuration; every key has a default.
@@ -57,14 +58,18 @@ pub struct PretrainArgs {
     /// Run directory to make.
     #[arg(long, default_value = "runs/slimbit")]
     pub out: PathBuf,
-    /// Continue the run in this directory, to the same weights as if it had never stopped.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "config", "overrides"])]
+    /// Continue the run in this directory, to the same weights as if it had never stopped. Its epochs,
+    /// workers, data.path, run.* and watch.* may change: `--resume RUN epochs=200` trains longer.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "out"])]
     pub resume: Option<PathBuf>,
+    /// Resume although images were added, removed or replaced since the run began.
+    #[arg(long, requires = "resume")]
+    pub allow_changed_data: bool,
     /// What trains: `cpu`, `gpu`, or `gpu:N`, the N-th adapter from 0. GPUs need a program that was built
     /// with `--features gpu`. Not part of the run: a resumed run may continue on a different device.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
-    /// Print the resolved configuration and stop.
+    /// Print every setting with its meaning, chosen ones included, and stop.
     #[arg(long)]
     pub print_config: bool,
     /// Show curves and news on the whole terminal instead of a progress bar.
@@ -91,6 +96,10 @@ pub struct RecipesArgs {
     /// A table for another program.
     #[command(flatten)]
     pub csv: CsvArgs,
+    /// Print the JSON schema of recipes and of `pretrain --config` files: every key with its meaning,
+    /// its values and its default. Editors complete and check TOML with it.
+    #[arg(long, conflicts_with_all = ["name", "json", "csv"])]
+    pub schema: bool,
 }
 
 /// Arguments of `finetune`.
@@ -116,9 +125,14 @@ pub struct FinetuneArgs {
     /// Folder for settings, metrics, checkpoints and the tuned network.
     #[arg(long, default_value = "runs/finetune")]
     pub out: PathBuf,
-    /// Continue the fine-tuning in this folder, to the same weights as if it had never stopped.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["run", "data", "out", "holdout"])]
+    /// Continue the fine-tuning in this folder, to the same weights as if it had never stopped; with
+    /// `--epochs`, to another number of them in all. Other settings stay.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["run", "data", "out", "holdout", "width", "labels", "freeze",
+        "warm_head", "layer_decay", "lr", "batch", "weight_decay", "seed", "no_flip"])]
     pub resume: Option<PathBuf>,
+    /// Resume although images were added, removed or replaced since the tuning began.
+    #[arg(long, requires = "resume")]
+    pub allow_changed_data: bool,
     /// The width to tune. Below 1, the written network is the narrow one on its own.
     #[arg(long, default_value = "1")]
     pub width: Width,

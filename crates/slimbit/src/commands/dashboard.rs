@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
@@ -14,18 +17,24 @@ use ratatui::text::Line;
 use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, Paragraph, Row, Table};
 use slimbit_train::{Event, StepRecord};
 
+use super::interrupt::Interrupt;
+use super::pretrain;
+
 /// Iterations of which curves are drawn.
 const HISTORY: usize = 2000;
 /// Lines of news that are kept.
 const NEWS: usize = 50;
 /// Time between two drawings.
 const FRAME: Duration = Duration::from_millis(250);
+/// Time within which a key is heard.
+const KEYS: Duration = Duration::from_millis(100);
 
 /// What the screen shows.
 pub(super) struct Dashboard {
     terminal: DefaultTerminal,
     view: View,
     drawn: Instant,
+    closed: Arc<AtomicBool>,
 }
 
 /// The state of a run, as far as it is shown.
@@ -38,53 +47,69 @@ struct View {
 }
 
 impl Dashboard {
-    /// Takes the terminal over, until [`close`](Self::close).
-    pub(super) fn open(title: String) -> io::Result<Self> {
+    /// Takes the terminal over, until [`close`](Self::close). Keys that stop the run are heard at any time, also in the
+    /// middle of a long step.
+    pub(super) fn open(title: String, interrupt: Interrupt) -> io::Result<Self> {
+        let terminal = ratatui::try_init()?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let gone = Arc::clone(&closed);
+        thread::spawn(move || {
+            while !gone.load(Ordering::Relaxed) {
+                // A terminal that can no longer be read has no keys; training goes on.
+                match wants_to_stop() {
+                    Ok(true) => interrupt.request(),
+                    Ok(false) => {}
+                    Err(_) => break,
+                }
+            }
+        });
         Ok(Self {
-            terminal: ratatui::try_init()?,
+            terminal,
+            closed,
             view: View {
                 title,
                 records: VecDeque::new(),
                 steps: 1,
                 remaining: Duration::ZERO,
-                news: VecDeque::from(["q saves and stops".to_owned()]),
+                news: VecDeque::from(["q stops; a second q at once".to_owned()]),
             },
             drawn: Instant::now(),
         })
     }
 
-    /// Takes an event in; draws, where it is time. Says whether the user asked to stop.
-    pub(super) fn tell(&mut self, event: Event) -> io::Result<bool> {
+    /// Takes an event in; draws, where it is time.
+    pub(super) fn tell(&mut self, event: Event) -> io::Result<()> {
         self.view.take_in(event);
         if self.drawn.elapsed() < FRAME {
-            return Ok(false);
+            return Ok(());
         }
         self.drawn = Instant::now();
         let view = &self.view;
-        self.terminal.draw(|frame| view.draw(frame))?;
-        wants_to_stop()
+        self.terminal.draw(|frame| view.draw(frame)).map(|_| ())
     }
 
     /// Gives the terminal back.
     pub(super) fn close(self) -> io::Result<()> {
+        self.closed.store(true, Ordering::Relaxed);
         ratatui::try_restore()
     }
 }
 
-/// Ctrl-C is a key like any other while the screen is ours.
+/// Waits for a key for a moment. Ctrl-C is a key like any other while the screen is ours.
 fn wants_to_stop() -> io::Result<bool> {
-    let mut stop = false;
-    while event::poll(Duration::ZERO)? {
-        if let Input::Key(key) = event::read()? {
-            let interrupt = key.modifiers.contains(KeyModifiers::CONTROL);
-            stop |= match key.code {
-                KeyCode::Char('q') => true,
-                KeyCode::Char('c') => interrupt,
-                _ => false,
-            };
-        }
+    if !event::poll(KEYS)? {
+        return Ok(false);
     }
-    Ok(stop)
+    let Input::Key(key) = event::read()? else {
+        return Ok(false);
+    };
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    Ok(key.is_press()
+        && match key.code {
+            KeyCode::Char('q') => true,
+            KeyCode::Char('c') => control,
+            _ => false,
+        })
 }
 
 impl View {
@@ -103,6 +128,11 @@ impl View {
                 }
                 return;
             }
+            Event::Paced {
+                per_step,
+                steps_left,
+                remaining,
+            } => (self.news).push_back(pretrain::pace(per_step, steps_left, remaining)),
             Event::Saved { step, .. } => self.news.push_back(format!("saved after {step}")),
             Event::Collapsed(finding) => {
                 let told = finding.to_string();

@@ -12,9 +12,10 @@ use slimbit_train::{Outcome as Ending, RunDir};
 use super::classes::Classes;
 use super::evaluate::interval;
 use super::features::{Images, PREPROCESS, holdout_metadata, say_held_out};
+use super::interrupt::Interrupt;
 use super::open::{self, Wanted};
 use super::output::{self, Product};
-use super::{Outcome, classify, interrupt, pretrain, progress, quantize};
+use super::{Outcome, classify, pretrain, progress, quantize};
 use crate::cli::FinetuneArgs;
 use crate::console::{self, count, note, say};
 
@@ -33,7 +34,7 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
     let mut tuner = match &args.resume {
         Some(folder) => {
             open::expect(folder, &[Wanted::FineTuning])?;
-            FineTuner::resume(folder)?
+            FineTuner::resume_with(folder, args.epochs, args.allow_changed_data)?
         }
         None => FineTuner::new(config(args)?, folder)?,
     };
@@ -49,9 +50,11 @@ pub(super) fn execute(args: &FinetuneArgs) -> Result<Outcome> {
         count(classes, "class"),
         tuner.config().width
     );
-    if train(&mut tuner)? == Ending::Interrupted {
+    let resume = format!("slimbit finetune --resume {}", folder.display());
+    if train(&mut tuner, &resume)? == Ending::Interrupted {
+        let (step, _) = tuner.progress();
         let folder = folder.display();
-        note!("{folder}: saved; continue with: slimbit finetune --resume {folder}");
+        note!("{folder}: saved at step {step}; continue with: {resume}");
         return Ok(Outcome::Interrupted);
     }
     let (data, holdout) = (tuner.config().data.clone(), tuner.config().held_out());
@@ -150,9 +153,10 @@ fn config(args: &FinetuneArgs) -> Result<FineTuneConfig> {
     })
 }
 
-/// Trains to the end or to Ctrl-C, with a progress bar.
-fn train(tuner: &mut FineTuner) -> Result<Ending> {
-    let interrupted = interrupt::flag()?;
+/// Trains to the end or to Ctrl-C, with a progress bar. `resume` is the command that continues it.
+fn train(tuner: &mut FineTuner, resume: &str) -> Result<Ending> {
+    let interrupt = Interrupt::install()?;
+    let training = interrupt.during(tuner.saved(), resume.to_owned(), None);
     let (done, steps) = tuner.progress();
     let bar = progress::training(done, steps);
     let stop = tuner.stop_flag();
@@ -169,8 +173,9 @@ fn train(tuner: &mut FineTuner) -> Result<Ending> {
             100.0 * record.accuracy,
             record.lr
         ));
-        stop.fetch_or(interrupted.load(Ordering::Relaxed), Ordering::Relaxed);
+        stop.fetch_or(interrupt.is_raised(), Ordering::Relaxed);
     });
+    drop(training);
     bar.finish_and_clear();
     Ok(ending?)
 }

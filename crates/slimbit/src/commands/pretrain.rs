@@ -1,72 +1,124 @@
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
+use indicatif::HumanDuration;
 use slimbit_data::printable;
 use slimbit_nn::parse_device;
-use slimbit_train::{Event, Outcome as Ending, StepRecord, TrainConfig, Trainer};
+use slimbit_train::{
+    Choice, Event, Outcome as Ending, Resume, RunDir, StepRecord, TrainConfig, Trainer,
+};
 
 use super::dashboard::Dashboard;
+use super::interrupt::Interrupt;
 use super::open::{self, Wanted};
 use super::progress::Meter;
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, output, progress};
 use crate::cli::PretrainArgs;
 use crate::console::{self, note};
 
 pub(super) fn execute(args: &PretrainArgs) -> Result<Outcome> {
     // A device that is not there must not leave a run behind that never began.
     let device = parse_device(&args.device)?;
+    let overrides = overrides(args)?;
+    if args.print_config {
+        let (config, why) = settings(args, &overrides, &device)?;
+        why.iter().for_each(|line| note!("{line}"));
+        console::print_exactly(&config.to_commented_toml())?;
+        return Ok(Outcome::Done);
+    }
     let trainer = match &args.resume {
         Some(run) => {
             open::expect(run, &[Wanted::Run])?;
             output::check_folder(run)?;
-            Trainer::resume(run)?
+            let allow_changed_data = args.allow_changed_data;
+            Trainer::resume_with(
+                run,
+                &Resume {
+                    overrides,
+                    allow_changed_data,
+                },
+            )?
         }
         None => {
-            let config = config(args)?;
-            if args.print_config {
-                console::print_exactly(&config.to_toml())?;
-                return Ok(Outcome::Done);
-            }
-            config.check_device(&device)?;
             output::check_folder(&args.out)?;
-            Trainer::new(config, &args.out)?
+            RunDir::vacant(&args.out)?;
+            let (config, why) = settings(args, &overrides, &device)?;
+            config.check_device(&device)?;
+            let mut trainer = Trainer::new(config, &args.out)?;
+            why.into_iter().for_each(|line| trainer.note(line));
+            trainer
         }
     };
+    for line in trainer.notes() {
+        note!("{line}");
+    }
     let mut trainer = trainer.on_device(&device)?;
+    let device = match args.device.as_str() {
+        "cpu" => String::new(),
+        device => format!(" --device {device}"),
+    };
+    let run = trainer.run_dir().path().display().to_string();
+    let resume = format!("slimbit pretrain --resume {run}{device}");
+    let interrupt = Interrupt::install()?;
     let display = match args.dashboard {
-        true => {
-            let title = trainer.run_dir().path().display().to_string();
-            Display::Dashboard(Box::new(Dashboard::open(title)?))
-        }
+        true => Display::Dashboard(Box::new(Dashboard::open(run.clone(), interrupt.clone())?)),
         false => Display::bar(&trainer),
     };
-    let outcome = train(&mut trainer, &interrupt::flag()?, display)?;
-    let run = trainer.run_dir().path().display();
+    let outcome = train(&mut trainer, &interrupt, &resume, display)?;
     match outcome {
         Outcome::Done | Outcome::Incomplete => note!("{run}: trained; next: slimbit export {run}"),
         Outcome::Interrupted => {
-            let device = match args.device.as_str() {
-                "cpu" => String::new(),
-                device => format!(" --device {device}"),
-            };
-            note!("{run}: saved; continue with: slimbit pretrain --resume {run}{device}");
+            let (step, _) = trainer.progress();
+            note!("{run}: saved at iteration {step}; continue with: {resume}");
         }
     }
     Ok(outcome)
 }
 
-fn config(args: &PretrainArgs) -> Result<TrainConfig> {
+/// What the command line says about settings.
+fn overrides(args: &PretrainArgs) -> Result<Vec<String>> {
     let mut overrides = args.overrides.clone();
     if let Some(data) = &args.data {
         overrides.push(data_override(data)?);
     }
-    Ok(match &args.config {
-        Some(path) => TrainConfig::load(path, &overrides)?,
-        None => TrainConfig::from_toml("", &overrides)?,
-    })
+    Ok(overrides)
+}
+
+/// The settings of a run: those of one that is resumed, of a file, of a recipe, or chosen ones. And what to tell of them.
+fn settings(
+    args: &PretrainArgs,
+    overrides: &[String],
+    device: &Device,
+) -> Result<(TrainConfig, Vec<String>)> {
+    let plain = |config| Ok((config, Vec::new()));
+    if let Some(run) = &args.resume {
+        let (_, config) = RunDir::open(run)?;
+        return plain(TrainConfig::from_toml(&config.to_toml(), overrides)?);
+    }
+    if let Some(path) = &args.config {
+        return plain(TrainConfig::load(path, overrides)?);
+    }
+    let sets = |key: &str| {
+        let mut keys = overrides.iter().filter_map(|text| text.split_once('='));
+        keys.any(|(set, _)| set.trim() == key)
+    };
+    if sets("recipe") {
+        return plain(TrainConfig::from_toml("", overrides)?);
+    }
+    if !sets("data.path") {
+        let config = TrainConfig::from_toml("", overrides)?;
+        let told = format!(
+            "these are the settings of recipe {}; with --data, a run's are chosen by the images and the machine",
+            config.recipe
+        );
+        return Ok((config, vec![told]));
+    }
+    let choice = Choice::make(overrides, device)?;
+    let why = choice.explanation().to_vec();
+    Ok((choice.config, why))
 }
 
 /// The setting that says where the images are.
@@ -101,8 +153,16 @@ impl Display {
         })
     }
 
-    /// Shows an event, and says whether the user asked to stop.
-    fn tell(&mut self, event: Event) -> Result<bool> {
+    /// How to give the terminal back in a hurry.
+    fn restore(&self) -> Option<fn()> {
+        match self {
+            Self::Bar(_) => None,
+            Self::Dashboard(_) => Some(ratatui::restore),
+        }
+    }
+
+    /// Shows an event.
+    fn tell(&mut self, event: Event) -> Result<()> {
         let bar = match self {
             Self::Bar(bar) => bar,
             Self::Dashboard(dashboard) => return Ok(dashboard.tell(event)?),
@@ -111,13 +171,18 @@ impl Display {
             Event::Step {
                 record, remaining, ..
             } => bar.tell(&record, remaining),
+            Event::Paced {
+                per_step,
+                steps_left,
+                remaining,
+            } => note!("{}", pace(per_step, steps_left, remaining)),
             Event::Saved { .. } => {}
             Event::Collapsed(finding) => log::warn!("{finding}"),
             Event::RolledBack { step, lr_factor } => log::warn!(
                 "rolled back to iteration {step}; the rate is {lr_factor} of the schedule's"
             ),
         }
-        Ok(false)
+        Ok(())
     }
 
     fn close(self) -> Result<()> {
@@ -129,23 +194,41 @@ impl Display {
     }
 }
 
-/// Runs a trainer to its end, to Ctrl-C or to the dashboard's `q`.
+/// The measured time of a step, and what follows from it.
+pub(super) fn pace(per_step: Duration, steps_left: u64, remaining: Duration) -> String {
+    format!(
+        "{} per step, {steps_left} steps left: about {} (measured over the first steps)",
+        seconds(per_step),
+        HumanDuration(remaining)
+    )
+}
+
+fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        short if short < 1.0 => format!("{:.0} ms", 1e3 * short),
+        long => format!("{long:.1} s"),
+    }
+}
+
+/// Runs a trainer to its end, to Ctrl-C or to the dashboard's `q`. `resume` is the command that continues it.
 pub(super) fn train(
     trainer: &mut Trainer,
-    interrupted: &Arc<AtomicBool>,
+    interrupt: &Interrupt,
+    resume: &str,
     mut display: Display,
 ) -> Result<Outcome> {
     let stop = trainer.stop_flag();
     let mut failed = None;
+    let training = interrupt.during(trainer.saved(), resume.to_owned(), display.restore());
     let ending = trainer.run(&mut |event| {
         // What cannot be shown any more is saved all the same.
-        let asked = display.tell(event).unwrap_or_else(|error| {
+        if let Err(error) = display.tell(event) {
             failed.get_or_insert(error);
-            true
-        });
-        let stopped = asked || interrupted.load(Ordering::Relaxed);
+        }
+        let stopped = failed.is_some() || interrupt.is_raised();
         stop.fetch_or(stopped, Ordering::Relaxed);
     });
+    drop(training);
     display.close()?;
     if let Some(error) = failed {
         return Err(error.context("showing progress; the run is saved"));

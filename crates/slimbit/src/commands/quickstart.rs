@@ -9,13 +9,14 @@ use slimbit_engine::{Model, Session, replace_file};
 use slimbit_graph::{Point, Width};
 use slimbit_nn::{Net, parse_device};
 use slimbit_train::probe::Knn;
-use slimbit_train::{Checkpoint, RunDir, StepRecord, TrainConfig, Trainer};
+use slimbit_train::{Checkpoint, RunDir, RunLock, StepRecord, TrainConfig, Trainer};
 
 use super::csv::CsvTable;
 use super::features::{Images, engine_features, labelled};
 use super::float::{FloatNetwork, mean_cosine};
+use super::interrupt::Interrupt;
 use super::output::{self, Product};
-use super::{Outcome, export, interrupt, pretrain, progress, weigh};
+use super::{Outcome, export, pretrain, progress, weigh};
 use crate::cli::{CardArgs, QuickstartArgs};
 use crate::console::{self, note, say};
 use crate::machine::Machine;
@@ -66,11 +67,14 @@ pub(super) fn execute(args: &QuickstartArgs) -> Result<Outcome> {
 
     let run = args.out.join("run");
     let mut seconds = Seconds::default();
+    // Two at a time would remove each other's files.
+    let _lock = RunLock::take(&args.out)?;
     let mut trainer = begin(&run, config, args.fresh)?;
     let display = pretrain::Display::bar(&trainer);
-    let outcome = pretrain::train(&mut trainer, &interrupt::flag()?, display)?;
+    let resume = "the same command, without --fresh";
+    let outcome = pretrain::train(&mut trainer, &Interrupt::install()?, resume, display)?;
     if outcome == Outcome::Interrupted {
-        note!("saved; the same command continues");
+        note!("saved; the same command, without --fresh, continues");
         return Ok(outcome);
     }
     seconds.pretrain = lap(start, 0.0);

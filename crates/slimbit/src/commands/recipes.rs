@@ -1,5 +1,6 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
+use slimbit_train::TrainConfig;
 use slimbit_train::config::recipes;
 
 use super::Outcome;
@@ -15,6 +16,10 @@ pub(super) fn execute(args: &RecipesArgs) -> Result<Outcome> {
             "a recipe is settings, not a table; leave --csv or the name out"
         );
         console::print_exactly(recipes::text(name)?)?;
+        return Ok(Outcome::Done);
+    }
+    if args.schema {
+        console::print_json(&TrainConfig::schema())?;
         return Ok(Outcome::Done);
     }
     let names = recipes::names();

@@ -6,6 +6,7 @@ mod compare;
 mod console;
 mod deployed;
 mod evaluation;
+mod first_run;
 mod folders;
 mod import;
 mod kinds;
