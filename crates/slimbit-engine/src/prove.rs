@@ -309,7 +309,7 @@ impl Prover<'_> {
         }
         self.refuted(
             &stage.name,
-            "the factors that it was solved for are not those of its operands",
+            "what it was solved for is not the sum of its operands",
         )
     }
 

@@ -358,7 +358,7 @@ impl<'a> PointCheck<'a> {
                 self.check_window(index)
             }
             (Form::Copy, Arithmetic::Copy) => Ok(()),
-            _ => self.bad(index, "its arithmetic is not of the stage's kind"),
+            _ => self.bad(index, "its arithmetic is of another kind than the stage"),
         }
     }
 
@@ -412,7 +412,7 @@ impl<'a> PointCheck<'a> {
             .all(|&x| i64::try_from(sum(x)).is_ok());
         if requant.k > MAX_SHIFT || !fits {
             let what = format!(
-                "channel {channel}: multiplier {}, constant {} and shift {} overflow on [{}, {}]",
+                "channel {channel}: its rescaling overflows: multiplier {}, constant {}, shift {} on [{}, {}]",
                 requant.m, requant.c, requant.k, acc.lo, acc.hi
             );
             return self.bad(index, what);
@@ -424,7 +424,9 @@ impl<'a> PointCheck<'a> {
         let room = i64::MAX as u64 - (1 << 41);
         if requant.k > MAX_SHIFT || requant.c.unsigned_abs() > room {
             let AddRequant { ma, mb, c, k } = requant;
-            let what = format!("multipliers {ma} and {mb}, constant {c} and shift {k} overflow");
+            let what = format!(
+                "its rescaling overflows: multipliers {ma} and {mb}, constant {c}, shift {k}"
+            );
             return self.bad(index, what);
         }
         Ok(())
