@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Graph, GraphError, Width};
 
@@ -96,11 +96,8 @@ impl Params {
                 );
             }
         }
-        match self
-            .0
-            .keys()
-            .find(|name| !specs.iter().any(|spec| spec.name == **name))
-        {
+        let known: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        match self.0.keys().find(|name| !known.contains(name.as_str())) {
             Some(name) => param(name, "belongs to no node of the graph".to_owned()),
             None => Ok(()),
         }

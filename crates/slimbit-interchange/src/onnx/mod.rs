@@ -8,8 +8,12 @@ mod float;
 mod import;
 mod proto;
 mod qdq;
+mod wire;
 mod writer;
 
 pub use float::{FloatOptions, export_float};
-pub use import::{OnnxImport, QUANTISERS, UnsupportedNode, import, import_in, with_outputs};
+pub use import::{
+    Normalisation, OnnxImport, OnnxOutput, QUANTISERS, UnsupportedNode, import, import_in,
+    with_outputs,
+};
 pub use qdq::{QdqExport, QdqOptions, export_qdq};

@@ -194,6 +194,7 @@ impl ModelWriter {
                 .into_iter()
                 .map(|(key, value)| StringStringEntryProto { key, value })
                 .collect(),
+            functions: Vec::new(),
         };
         model.encode_to_vec()
     }

@@ -163,6 +163,6 @@ fn more_outputs_can_be_asked_of_a_file() {
     let network = random_network(graph, 3);
     let bytes = export_float(&network, FloatOptions::default()).unwrap();
     let more = import(&with_outputs(&bytes, ["stem.act"]), None).unwrap();
-    let names: Vec<&str> = more.outputs.iter().map(|o| o.0.as_str()).collect();
+    let names: Vec<&str> = more.outputs.iter().map(|o| o.name.as_str()).collect();
     assert_eq!(names, ["features", "logits", "stem.act"]);
 }

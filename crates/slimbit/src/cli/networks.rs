@@ -57,6 +57,10 @@ pub struct ImportArgs {
     /// Python that has ONNX Runtime; by default SLIMBIT_PYTHON or python3.
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
+    /// Memory for activations while the network is checked, in MiB. A network that needs more is
+    /// refused.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    pub memory: usize,
     /// Print a summary as JSON.
     #[arg(long)]
     pub json: bool,

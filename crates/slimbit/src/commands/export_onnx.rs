@@ -127,7 +127,7 @@ impl<'a> Check<'a> {
         let (height, width) = shape.spatial();
         let request = Request {
             model,
-            images: Pixels::Codes {
+            images: Pixels {
                 codes: &images.codes,
                 mean: &preprocess.mean,
                 std: &preprocess.std,
@@ -135,7 +135,9 @@ impl<'a> Check<'a> {
             shape: [height, width, shape.channels()],
             batch: args.batch,
             channels_last: false,
+            bytes: false,
             outputs: &[],
+            outputs_last: &[],
         };
         Self {
             request,
@@ -145,6 +147,9 @@ impl<'a> Check<'a> {
     }
 
     /// Asks every runtime, and prints and gives how far it agrees with `ours`.
+    ///
+    /// # Errors
+    /// Where no runtime could be asked: a check that checked nothing has not passed.
     fn run(&self, runtimes: &[Runtime], ours: &Vectors, quiet: bool) -> Result<Value> {
         let outputs: Vec<String> = ours.keys().cloned().collect();
         let request = Request {
@@ -152,13 +157,23 @@ impl<'a> Check<'a> {
             ..self.request
         };
         let mut rows = Vec::new();
+        let mut not_run = Vec::new();
         for &runtime in runtimes {
             let (version, theirs) = match self.python.run(runtime, &request)? {
                 Answer::Missing(why) => {
                     if !quiet {
                         say!("check against {runtime} skipped: {why}")?;
                     }
+                    not_run.push(format!("{runtime} is missing: {why}"));
                     rows.push(json!({ "runtime": runtime.to_string(), "skipped": why }));
+                    continue;
+                }
+                Answer::Failed(why) => {
+                    if !quiet {
+                        say!("check against {runtime} failed, it cannot run the file: {why}")?;
+                    }
+                    not_run.push(format!("{runtime} cannot run the file: {why}"));
+                    rows.push(json!({ "runtime": runtime.to_string(), "failed": why }));
                     continue;
                 }
                 Answer::Ran { version, outputs } => (version, outputs),
@@ -186,6 +201,13 @@ impl<'a> Check<'a> {
                 }
                 rows.push(row);
             }
+        }
+        if not_run.len() == runtimes.len() {
+            bail!(
+                "--check compared nothing; {} is written, and was not checked:\n  {}",
+                self.request.model.display(),
+                not_run.join("\n  ")
+            );
         }
         Ok(json!(rows))
     }

@@ -5,12 +5,11 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use npyz::{AutoSerialize, NpyFile, Serialize, WriterBuilder};
 use serde::Deserialize;
-use slimbit_data::printable;
 
 /// The script that the Python interpreter runs.
 const SCRIPT: &str = include_str!("foreign.py");
@@ -52,27 +51,28 @@ pub(super) struct Request<'a> {
     pub batch: Option<usize>,
     /// Whether the file takes its image with the channels last.
     pub channels_last: bool,
+    /// Whether the file takes the image's codes as they are.
+    pub bytes: bool,
     /// The tensors wanted.
     pub outputs: &'a [String],
+    /// Those of them that are maps with the channels last; they come back with the channels first.
+    pub outputs_last: &'a [String],
 }
 
-/// Images of one size, one after the other.
+/// Images of one size, one after the other: HWC bytes, which mean `(p / 255 - mean) / std`.
 #[derive(Clone, Copy)]
-pub(super) enum Pixels<'a> {
-    /// HWC bytes, which mean `(p / 255 - mean) / std`.
-    Codes {
-        codes: &'a [u8],
-        mean: &'a [f32],
-        std: &'a [f32],
-    },
-    /// CHW values.
-    Values(&'a [f32]),
+pub(super) struct Pixels<'a> {
+    pub codes: &'a [u8],
+    pub mean: &'a [f32],
+    pub std: &'a [f32],
 }
 
 /// What came of a request.
 pub(super) enum Answer {
     /// The runtime is not installed; why, and what to do.
     Missing(String),
+    /// The runtime is there and cannot run the file; in its own words.
+    Failed(String),
     /// The runtime's version and its outputs by name, one row per image.
     Ran {
         version: String,
@@ -88,6 +88,9 @@ pub(super) struct Python(PathBuf);
 enum Reply {
     Missing {
         missing: String,
+    },
+    Failed {
+        failed: String,
     },
     Ran {
         version: String,
@@ -108,24 +111,26 @@ impl Python {
         let folder = tempfile::tempdir().context("making a temporary folder")?;
         let images = folder.path().join("images.npy");
         let [height, width, channels] = request.shape;
-        let size = height * width * channels;
-        let (mean, std): (&[f32], &[f32]) = match request.images {
-            Pixels::Codes { codes, mean, std } => {
-                let count = codes.len() / size;
-                write_npy(&images, codes, [count, height, width, channels])?;
-                (mean, std)
-            }
-            Pixels::Values(values) => {
-                let count = values.len() / size;
-                write_npy(&images, values, [count, channels, height, width])?;
-                (&[], &[])
+        let Pixels { codes, mean, std } = request.images;
+        let count = codes.len() / (height * width * channels);
+        write_npy(&images, codes, [count, height, width, channels])?;
+        // A name that is no UTF-8 has no place in JSON: such a model is copied beside the request.
+        let model = match std::path::absolute(request.model)?.to_str() {
+            Some(path) => path.to_owned(),
+            None => {
+                let copy = folder.path().join("model.onnx");
+                fs::copy(request.model, copy)
+                    .with_context(|| format!("copying {}", request.model.display()))?;
+                "model.onnx".to_owned()
             }
         };
+        let outputs = request.outputs.iter();
+        let last: Vec<bool> = outputs.map(|o| request.outputs_last.contains(o)).collect();
         let text = serde_json::json!({
-            "runtime": runtime.to_string(), "model": utf8(request.model)?, "images": utf8(&images)?,
-            "mean": mean, "std": std, "batch": request.batch.unwrap_or(BATCH),
+            "runtime": runtime.to_string(), "model": model, "mean": mean, "std": std,
+            "bytes": request.bytes, "batch": request.batch.unwrap_or(BATCH),
             "fixed": request.batch.is_some(), "channels_last": request.channels_last,
-            "outputs": request.outputs, "folder": utf8(folder.path())?,
+            "outputs": request.outputs, "outputs_last": last,
         });
         let remedy = format!(
             "`pip install numpy {}`, or point --python or SLIMBIT_PYTHON at an interpreter that has it",
@@ -134,13 +139,16 @@ impl Python {
                 _ => "onnxruntime",
             }
         );
-        // A file, and not a pipe: an interpreter that ends before it reads is to be reported with its own words.
+        // Files, and not pipes: an interpreter that ends before it reads is to be reported with its
+        // own words, and one that prints a greeting has not answered with it.
         let request_file = folder.path().join("request.json");
         fs::write(&request_file, text.to_string())
             .with_context(|| format!("writing {}", request_file.display()))?;
-        let ended = Command::new(&self.0)
+        let interpreter = interpreter(&self.0);
+        let ended = Command::new(&interpreter)
             .args(["-c", SCRIPT])
-            .stdin(File::open(&request_file).context("reading the request for Python")?)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
             .output();
         let ended = match ended {
             Ok(ended) => ended,
@@ -149,38 +157,36 @@ impl Python {
                 return Ok(Answer::Missing(format!("`{path}`: {error}; {remedy}")));
             }
         };
-        if !ended.status.success() {
+        let answer = fs::read(folder.path().join("answer.json"));
+        let (Ok(answer), true) = (answer, ended.status.success()) else {
             let words = String::from_utf8_lossy(&ended.stderr);
             let last = words.lines().rev().find(|line| !line.trim().is_empty());
-            bail!(
-                "{runtime} cannot run {}: {}",
-                request.model.display(),
-                last.unwrap_or("it said nothing")
-            );
-        }
-        let reply = serde_json::from_slice(&ended.stdout).context("the answer of Python")?;
+            let last = last.unwrap_or("it said nothing");
+            return Ok(Answer::Failed(format!("{}: {last}", ended.status)));
+        };
+        let reply = serde_json::from_slice(&answer).context("the answer of Python")?;
         let (version, files) = match reply {
             Reply::Missing { missing } => {
                 return Ok(Answer::Missing(format!("{missing}; {remedy}")));
             }
+            Reply::Failed { failed } => return Ok(Answer::Failed(failed)),
             Reply::Ran { version, files } => (version, files),
         };
         let mut outputs = BTreeMap::new();
         for (name, path) in request.outputs.iter().zip(files) {
-            outputs.insert(name.clone(), read_npy(&path)?);
+            outputs.insert(name.clone(), read_npy(&folder.path().join(path))?);
         }
         Ok(Answer::Ran { version, outputs })
     }
 }
 
-/// A path as Python is told it.
-fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| {
-        format!(
-            "the path {} is not UTF-8, and Python is told it as text; rename it",
-            printable(path)
-        )
-    })
+/// A relative path to an interpreter holds in any working directory; a plain name is looked up.
+fn interpreter(named: &Path) -> PathBuf {
+    let is_path = named.components().count() > 1;
+    match std::path::absolute(named) {
+        Ok(path) if is_path => path,
+        _ => named.to_owned(),
+    }
 }
 
 fn write_npy<T: AutoSerialize + Serialize + Copy>(
@@ -219,11 +225,17 @@ mod tests {
         let python = Python::find(Some(Path::new("/nowhere/python")));
         let request = Request {
             model: Path::new("net.onnx"),
-            images: Pixels::Values(&[0.0; 12]),
+            images: Pixels {
+                codes: &[0; 12],
+                mean: &[0.0; 3],
+                std: &[1.0; 3],
+            },
             shape: [2, 2, 3],
             batch: None,
             channels_last: false,
+            bytes: false,
             outputs: &[],
+            outputs_last: &[],
         };
         let answer = python.run(Runtime::Ort, &request).unwrap();
         let Answer::Missing(why) = answer else {

@@ -9,7 +9,7 @@ use slimbit_data::Preprocess;
 use slimbit_engine::{Model, Session};
 use slimbit_graph::{Graph, Point, Shape, Width};
 use slimbit_interchange::{Network, Norms};
-use slimbit_nn::{Mode, Net, NormMode, Quantisation};
+use slimbit_nn::{Mode, Net, NormMode, Quantisation, Value};
 
 use super::features::Images;
 
@@ -26,22 +26,22 @@ pub(super) fn float(
     images: &Images,
 ) -> Result<Vectors> {
     let batches = images.codes.chunks(BATCH * images.size);
-    float_batches(network, batches.map(|codes| preprocess.normalise(codes)))
+    Float::new(network)?.run_all(batches.map(|codes| preprocess.normalise(codes)))
 }
 
-/// The same on normalised values `[N, C, H, W]`.
-pub(super) fn float_values(network: &Network, values: &[f32]) -> Result<Vectors> {
-    let batches = values.chunks(BATCH * network.graph.input_shape().elements());
-    float_batches(network, batches.map(<[f32]>::to_vec))
-}
-
-fn float_batches(network: &Network, batches: impl Iterator<Item = Vec<f32>>) -> Result<Vectors> {
-    let float = Float::new(network)?;
-    let mut vectors = Vectors::new();
-    for values in batches {
-        append(&mut vectors, float.run(values)?);
-    }
-    Ok(vectors)
+/// The same on pixel codes `[N, H, W, C]`, with the outputs that are maps, in the order CHW.
+pub(super) fn float_outputs(
+    network: &Network,
+    preprocess: &Preprocess,
+    codes: &[u8],
+) -> Result<Vectors> {
+    let batches = codes.chunks(BATCH * preprocess.len());
+    let names = network.graph.outputs().iter().map(|(name, _)| name.clone());
+    let float = Float {
+        names: names.collect(),
+        ..Float::new(network)?
+    };
+    float.run_all(batches.map(|codes| preprocess.normalise(codes)))
 }
 
 /// One point on the integer engine, an image per thread.
@@ -77,7 +77,7 @@ pub(super) fn run_batch(session: &mut Session, codes: &[u8]) -> Result<Vectors> 
 pub(super) struct Float {
     net: Net,
     norms: Norms,
-    /// Its output vectors.
+    /// The outputs that are wanted: its vectors.
     names: Vec<String>,
     device: Device,
 }
@@ -111,10 +111,23 @@ impl Float {
         let images = Tensor::<4>::from_data(TensorData::new(values, dims), &self.device);
         let outputs = self.net.forward(&images, &mode, None)?;
         let rows = |name: &String| {
-            let rows = outputs.vector(name)?.into_data().try_into_vec::<f32>();
-            Ok((name.clone(), rows.ok().context("outputs are f32")?))
+            let data = match outputs.0.get(name) {
+                Some(Value::Map(map)) => map.clone().into_data(),
+                Some(Value::Vector(vector)) => vector.clone().into_data(),
+                None => anyhow::bail!("output `{name}` was not computed"),
+            };
+            let rows = data.try_into_vec::<f32>().ok();
+            Ok((name.clone(), rows.context("outputs are f32")?))
         };
         self.names.iter().map(rows).collect()
+    }
+
+    fn run_all(&self, batches: impl Iterator<Item = Vec<f32>>) -> Result<Vectors> {
+        let mut vectors = Vectors::new();
+        for values in batches {
+            append(&mut vectors, self.run(values)?);
+        }
+        Ok(vectors)
     }
 }
 

@@ -14,6 +14,7 @@ use slimbit_nn::{Averaging, Init, Mode, Net, NormMode, Observer, Quantisation, V
 use super::Outcome;
 use super::classes::{read_list, read_names};
 use super::features::PREPROCESS;
+use super::footprint;
 use super::import_onnx::{Comparison, OnnxSource};
 use super::open::{self, Wanted};
 use super::output::{self, Product};
@@ -57,7 +58,10 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         ),
         _ => {}
     }
-    let preprocess = preprocess(&network.graph, &args.preprocess)?;
+    let preprocess = match &onnx {
+        Some(source) => source.preprocess().clone(),
+        None => preprocess(&network.graph, &args.preprocess)?,
+    };
     let text = serde_json::to_string(&preprocess)?;
     network.metadata.insert(PREPROCESS.to_owned(), text);
     network
@@ -68,12 +72,14 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         network.metadata.insert("source_notes".to_owned(), text);
     }
 
-    let largest = check_forward(&network, &preprocess)?;
+    let at = || match &args.source {
+        Some(path) => path.display().to_string(),
+        None => "random weights".to_owned(),
+    };
+    footprint::check(&network.graph, IMAGES, args.memory).with_context(at)?;
+    let largest = check_forward(&network, &preprocess).with_context(at)?;
     let comparison = match &onnx {
-        Some(source) => {
-            let values = random_values(&network.graph, &preprocess);
-            Some(source.compare(&preprocess, &values, args)?)
-        }
+        Some(source) => Some(source.compare(random_codes(&network.graph), args)?),
         None => None,
     };
     network.write(&args.output)?;
@@ -140,7 +146,7 @@ fn from_onnx(path: &Path, args: &ImportArgs) -> Result<Source> {
         args.weights == WeightsArg::Auto && args.prefix.is_none(),
         "an ONNX file holds one network; leave --weights and --prefix out"
     );
-    let source = OnnxSource::open(path, args)?;
+    let source = OnnxSource::open(path, args, preprocess)?;
     let file = path.file_name().unwrap_or(path.as_os_str());
     let mut description = format!("{} (ONNX)", file.display());
     for note in source.notes() {
@@ -193,6 +199,7 @@ fn random(seed: u64, args: &ImportArgs) -> Result<Source> {
     };
     let name = names::canonical(architecture);
     let graph = backbones::by_name(name, 3, height, width, Some(classes))?;
+    footprint::check(&graph, IMAGES, args.memory)?;
     let net = Net::init_with(graph.clone(), Init::KaimingNormalFanOut, seed, &device()?)?;
     let mut observer = Observer::new(Averaging::Cumulative);
     let preprocess = published(&graph);
@@ -300,21 +307,20 @@ fn check_forward(network: &Network, preprocess: &Preprocess) -> Result<Vec<(Stri
 fn random_images(graph: &Graph, preprocess: &Preprocess, device: &Device) -> Tensor<4> {
     let shape = graph.input_shape();
     let (height, width) = shape.spatial();
-    let values = random_values(graph, preprocess);
+    let values = preprocess.normalise(&random_codes(graph));
     let dims = [IMAGES, shape.channels(), height, width];
     Tensor::from_data(TensorData::new(values, dims), device)
 }
 
-fn random_values(graph: &Graph, preprocess: &Preprocess) -> Vec<f32> {
-    let shape = graph.input_shape();
-    let pixels = (0..(IMAGES * shape.elements()) as u64).map(|index| {
+fn random_codes(graph: &Graph) -> Vec<u8> {
+    let pixels = (0..(IMAGES * graph.input_shape().elements()) as u64).map(|index| {
         // The finaliser of SplitMix64.
         let mut word = (SEED + index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (word >> 56) as u8
     });
-    preprocess.normalise(&pixels.collect::<Vec<u8>>())
+    pixels.collect()
 }
 
 fn report(

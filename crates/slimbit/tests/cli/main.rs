@@ -10,6 +10,7 @@ mod first_run;
 mod folders;
 mod import;
 mod kinds;
+mod onnx;
 mod outputs;
 mod prediction;
 mod quantize;

@@ -1,17 +1,29 @@
 use super::constant::Constant;
-use super::refusal::{Refusal, damaged};
+use super::refusal::{Refusal, shown, unsupported};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 /// Largest extent, stride, pad or kernel that is not taken for damage.
 pub(super) const LARGEST: usize = 1 << 20;
 
-/// The attributes of a node, by name and type.
+/// The attributes of a node, by name and type, and the version of the operators that gives them
+/// their meaning. [`check`](super::schema::check) has seen them: none is unknown or of another type.
 #[derive(Clone, Copy)]
-pub(super) struct Attributes<'a>(pub(super) &'a NodeProto);
+pub(super) struct Attributes<'a> {
+    node: &'a NodeProto,
+    pub(super) opset: i64,
+}
 
 impl<'a> Attributes<'a> {
+    pub(super) fn new(node: &'a NodeProto, opset: i64) -> Self {
+        Self { node, opset }
+    }
+
     fn get(self, name: &str) -> Option<&'a AttributeProto> {
-        self.0.attribute.iter().find(|a| a.name == name)
+        self.node.attribute.iter().find(|a| a.name == name)
+    }
+
+    pub(super) fn has(self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 
     pub(super) fn int(self, name: &str, default: i64) -> i64 {
@@ -20,6 +32,10 @@ impl<'a> Attributes<'a> {
 
     pub(super) fn float(self, name: &str) -> Option<f32> {
         self.get(name).map(|a| a.f.unwrap_or(0.0))
+    }
+
+    pub(super) fn floats(self, name: &str) -> Option<&'a [f32]> {
+        self.get(name).map(|a| &a.floats[..])
     }
 
     pub(super) fn ints(self, name: &str) -> Option<&'a [i64]> {
@@ -57,9 +73,13 @@ impl<'a> Attributes<'a> {
             .collect();
         match sizes.and_then(|sizes| <[usize; N]>::try_from(sizes).ok()) {
             Some(sizes) => Ok(sizes),
-            None => damaged(format!(
-                "`{name}` {values:?} are not {N} sizes from {least} to {LARGEST}"
-            )),
+            None => unsupported(
+                format!(
+                    "`{name}` {} are not {N} sizes from {least} to {LARGEST}",
+                    shown(values)
+                ),
+                "only windows on two-dimensional maps are supported, and only padding that adds",
+            ),
         }
     }
 }

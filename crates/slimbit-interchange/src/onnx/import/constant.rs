@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 
-use super::refusal::{Refusal, bounded, damaged, unsupported};
+use super::refusal::{Refusal, bounded, damaged, quoted, shown, unsupported};
 use crate::onnx::proto::{TensorProto, data_type};
 
 /// A tensor whose elements the file knows.
@@ -35,6 +35,27 @@ impl Constant {
             dims,
             data: Data::Int(values),
             data_type: data_type::INT64,
+        }
+    }
+
+    /// The same integers as another type.
+    ///
+    /// # Errors
+    /// [`Refusal::Damaged`] for integers that the type does not hold: they would wrap around.
+    pub(super) fn of_type(self, data_type: i32) -> Result<Self, Refusal> {
+        let Some((low, high)) = integers(data_type) else {
+            return unsupported(
+                format!("makes elements of type {data_type}"),
+                "convert them to float or integers",
+            );
+        };
+        let outside = match &self.data {
+            Data::Int(values) => values.iter().find(|v| !(low..=high).contains(*v)),
+            Data::Float(_) => None,
+        };
+        match outside {
+            Some(value) => damaged(format!("{value} is not from {low} to {high}")),
+            None => Ok(Self { data_type, ..self }),
         }
     }
 
@@ -71,19 +92,26 @@ impl Constant {
 
     /// Decodes an initialiser.
     pub(super) fn read(tensor: &TensorProto) -> Result<Self, Refusal> {
-        let name = &tensor.name;
+        let name = quoted(&tensor.name);
         let Some(dims) = dims_of(tensor) else {
-            return damaged(format!("tensor `{name}` has dimensions {:?}", tensor.dims));
+            let (rank, dims) = (tensor.dims.len(), shown(&tensor.dims));
+            return damaged(format!("tensor {name} has {rank} dimensions, {dims}"));
         };
         let Some(elements) = Elements::of(tensor.data_type) else {
             return unsupported(
-                format!("tensor `{name}` has element type {}", tensor.data_type),
+                format!("tensor {name} has element type {}", tensor.data_type),
                 "convert it to float or integers",
             );
         };
+        if tensor.segment.is_some() {
+            return unsupported(
+                format!("{name} holds a segment of a tensor only"),
+                "save the model again, with whole tensors",
+            );
+        }
         if tensor.is_external() {
             return unsupported(
-                format!("the elements of `{name}` are in another file"),
+                format!("the elements of {name} are in another file"),
                 "read the model in its folder, or save it as one file",
             );
         }
@@ -104,6 +132,23 @@ impl Constant {
             elements => count.checked_mul(elements.bytes()),
         }
     }
+}
+
+/// The least and the greatest integer of an element type.
+pub(super) fn integers(data_type: i32) -> Option<(i64, i64)> {
+    use crate::onnx::proto::data_type as t;
+    Some(match data_type {
+        t::BOOL => (0, 1),
+        t::UINT4 => (0, 15),
+        t::INT4 => (-8, 7),
+        t::UINT8 => (0, 255),
+        t::INT8 => (-128, 127),
+        t::UINT16 => (0, 65535),
+        t::INT16 => (-32768, 32767),
+        t::INT32 => (i32::MIN.into(), i32::MAX.into()),
+        t::INT64 => (i64::MIN, i64::MAX),
+        _ => return None,
+    })
 }
 
 /// Dimensions whose product is known.
@@ -249,7 +294,8 @@ fn chunks<T>(
 
 fn mismatch(tensor: &TensorProto, found: usize, what: &str) -> String {
     format!(
-        "tensor `{}` of dimensions {:?} has {found} {what}",
-        tensor.name, tensor.dims
+        "tensor {} of dimensions {} has {found} {what}",
+        quoted(&tensor.name),
+        shown(&tensor.dims)
     )
 }

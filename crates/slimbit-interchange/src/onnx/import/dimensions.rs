@@ -2,24 +2,117 @@
 
 use super::attributes::Attributes;
 use super::constant::Constant;
-use super::refusal::{Refusal, bounded, damaged};
+use super::refusal::{MAX_RANK, Refusal, bounded, damaged, shown};
 
 /// Dimensions from integers.
 pub(super) fn sizes(values: &[i64]) -> Result<Vec<usize>, Refusal> {
+    if values.len() > MAX_RANK {
+        return damaged(format!("a tensor of {} dimensions", values.len()));
+    }
     let sizes: Option<Vec<usize>> = values.iter().map(|&v| v.try_into().ok()).collect();
     match sizes {
         Some(sizes) => Ok(sizes),
-        None => damaged(format!("{values:?} are not dimensions")),
+        None => damaged(format!("{} are not dimensions", shown(values))),
     }
 }
 
 /// An axis counted from the front.
 pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
-    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    let from_front = if axis < 0 {
+        axis.saturating_add(rank as i64)
+    } else {
+        axis
+    };
     match usize::try_from(from_front) {
         Ok(index) if index < rank => Ok(index),
         _ => damaged(format!("axis {axis} of {rank} dimensions")),
     }
+}
+
+/// Axes counted from the front, in order; none twice.
+pub(super) fn axes(listed: &[i64], rank: usize) -> Result<Vec<usize>, Refusal> {
+    if listed.len() > rank {
+        return damaged(format!("axes {} of {rank} dimensions", shown(listed)));
+    }
+    let mut axes = listed
+        .iter()
+        .map(|&a| axis(a, rank))
+        .collect::<Result<Vec<_>, _>>()?;
+    axes.sort_unstable();
+    match axes.windows(2).any(|pair| pair[0] == pair[1]) {
+        true => damaged(format!("axes {} with one twice", shown(listed))),
+        false => Ok(axes),
+    }
+}
+
+/// The axes that a reduction goes over, in order; none where it leaves its operand as it is.
+pub(super) fn reduced(
+    attributes: Attributes<'_>,
+    rank: usize,
+    operand: Option<&Constant>,
+) -> Result<Option<Vec<usize>>, Refusal> {
+    let listed = match operand {
+        Some(constant) => constant.to_i64()?,
+        None => attributes.ints("axes").unwrap_or_default(),
+    };
+    if listed.is_empty() {
+        let as_it_is = attributes.int("noop_with_empty_axes", 0) != 0;
+        return Ok((!as_it_is).then(|| (0..rank).collect()));
+    }
+    axes(listed, rank).map(Some)
+}
+
+/// Sizes of the parts that a `Split` makes along an axis of `size`.
+pub(super) fn parts(
+    attributes: Attributes<'_>,
+    size: usize,
+    operand: Option<&Constant>,
+    outputs: usize,
+) -> Result<Vec<usize>, Refusal> {
+    let listed = match operand {
+        Some(constant) => Some(constant.to_i64()?),
+        None => attributes.ints("split"),
+    };
+    if let Some(listed) = listed {
+        let known: Option<Vec<usize>> = listed.iter().map(|&n| n.try_into().ok()).collect();
+        let parts = known.filter(|parts| {
+            let sum = parts.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+            parts.len() == outputs && sum == Some(size)
+        });
+        return match parts {
+            Some(parts) => Ok(parts),
+            None => damaged(format!(
+                "splits {size} into {} for {outputs} outputs",
+                shown(listed)
+            )),
+        };
+    }
+    let count = attributes.int("num_outputs", outputs as i64);
+    // Where the size is no multiple, opset 18 makes the last part smaller; before it must be one.
+    let even = size.is_multiple_of(outputs.max(1)) || attributes.has("num_outputs");
+    let part = size.div_ceil(outputs.max(1));
+    let whole = outputs.saturating_sub(1).checked_mul(part);
+    match whole.and_then(|whole| size.checked_sub(whole)) {
+        Some(last) if even && count == outputs as i64 && outputs > 0 => {
+            let mut parts = vec![part; outputs - 1];
+            parts.push(last);
+            Ok(parts)
+        }
+        _ => damaged(format!("splits {size} into {outputs} equal parts")),
+    }
+}
+
+/// The dimensions that a `Shape` gives: all, or those from `start` to `end`.
+pub(super) fn shape_of(dims: &[usize], attributes: Attributes<'_>) -> Constant {
+    let rank = dims.len() as i64;
+    let within = |at: i64| {
+        let from_front = if at < 0 { at.saturating_add(rank) } else { at };
+        from_front.clamp(0, rank) as usize
+    };
+    let start = within(attributes.int("start", 0));
+    let end = within(attributes.int("end", rank)).max(start);
+    let dims: Vec<i64> = dims[start..end].iter().map(|&d| d as i64).collect();
+    Constant::ints(vec![dims.len()], dims)
 }
 
 /// The dimensions after an operator that keeps the order of the elements.
@@ -29,19 +122,17 @@ pub(super) fn reshaped(
     dims: &[usize],
     operand: Option<&Constant>,
 ) -> Result<Vec<usize>, Refusal> {
-    let listed = |name: &str| -> Result<Option<Vec<i64>>, Refusal> {
-        match operand {
-            Some(constant) => Ok(Some(constant.to_i64()?.to_vec())),
-            None => Ok(attributes.ints(name).map(<[i64]>::to_vec)),
-        }
+    let listed = || match operand {
+        Some(constant) => constant.to_i64().map(Some),
+        None => Ok(attributes.ints("axes")),
     };
     match op {
         "Reshape" => {
-            let Some(wanted) = listed("shape")? else {
+            let Some(wanted) = operand else {
                 return damaged("no shape");
             };
             let allow_zero = attributes.int("allowzero", 0) != 0;
-            resolve(dims, &wanted, allow_zero)
+            resolve(dims, wanted.to_i64()?, allow_zero)
         }
         "Flatten" => {
             let axis = match attributes.int("axis", 1) {
@@ -52,27 +143,27 @@ pub(super) fn reshaped(
             Ok(vec![rows.iter().product(), columns.iter().product()])
         }
         "Squeeze" => {
-            let axes = match listed("axes")? {
-                Some(axes) => axes
-                    .iter()
-                    .map(|&a| axis(a, dims.len()))
-                    .collect::<Result<Vec<_>, _>>()?,
+            let axes = match listed()? {
+                Some(listed) => axes(listed, dims.len())?,
                 None => (0..dims.len()).filter(|&i| dims[i] == 1).collect(),
             };
             if let Some(&a) = axes.iter().find(|&&a| dims[a] != 1) {
-                return damaged(format!("squeezes dimension {a} of {dims:?}"));
+                return damaged(format!("squeezes dimension {a} of {}", shown(dims)));
             }
             let kept = (0..dims.len()).filter(|i| !axes.contains(i));
             Ok(kept.map(|i| dims[i]).collect())
         }
         _ => {
-            let Some(axes) = listed("axes")? else {
+            let Some(listed) = listed()? else {
                 return damaged("no axes");
             };
-            let rank = dims.len() + axes.len();
+            let rank = dims.len() + listed.len();
+            if rank > MAX_RANK {
+                return damaged(format!("a tensor of {rank} dimensions"));
+            }
             let mut out = vec![None; rank];
-            for a in axes {
-                out[axis(a, rank)?] = Some(1);
+            for a in axes(listed, rank)? {
+                out[a] = Some(1);
             }
             let mut rest = dims.iter().copied();
             Ok(out
@@ -85,7 +176,10 @@ pub(super) fn reshaped(
 
 /// A `Reshape`: 0 keeps a dimension, -1 is what is left over.
 fn resolve(dims: &[usize], wanted: &[i64], allow_zero: bool) -> Result<Vec<usize>, Refusal> {
-    let bad = || damaged(format!("reshapes {dims:?} to {wanted:?}"));
+    let bad = || damaged(format!("reshapes {} to {}", shown(dims), shown(wanted)));
+    if wanted.len() > MAX_RANK {
+        return bad();
+    }
     let total: usize = dims.iter().product();
     let mut out = Vec::with_capacity(wanted.len());
     let mut open = None;

@@ -1,23 +1,39 @@
 //! Arithmetic on every element of constants.
 
+use half::{bf16, f16};
+
 use super::constant::{Constant, Data};
-use super::refusal::{Budget, Refusal, damaged};
-use crate::onnx::proto::data_type;
+use super::refusal::{Budget, Refusal, damaged, shown, unsupported};
+use crate::onnx::proto::data_type as t;
 
 pub(super) fn cast(source: &Constant, to: i64, budget: &mut Budget) -> Result<Constant, Refusal> {
     budget.take(source.len())?;
-    let float = matches!(
-        i32::try_from(to).unwrap_or(0),
-        data_type::FLOAT | data_type::FLOAT16 | data_type::DOUBLE | data_type::BFLOAT16
-    );
     let dims = source.dims.clone();
-    Ok(match (&source.data, float) {
-        (_, true) => Constant::floats(dims, source.to_f32().into_owned()),
-        (Data::Int(values), false) => Constant::ints(dims, values.clone()),
-        (Data::Float(values), false) => {
-            Constant::ints(dims, values.iter().map(|&v| v as i64).collect())
-        }
-    })
+    let to = i32::try_from(to).unwrap_or(0);
+    let rounded: Option<fn(f32) -> f32> = match to {
+        t::FLOAT | t::DOUBLE => Some(|v| v),
+        t::FLOAT16 => Some(|v| f16::from_f32(v).to_f32()),
+        t::BFLOAT16 => Some(|v| bf16::from_f32(v).to_f32()),
+        _ => None,
+    };
+    if let Some(rounded) = rounded {
+        let values = source.to_f32().iter().map(|&v| rounded(v)).collect();
+        return Ok(Constant::floats(dims, values));
+    }
+    let values = match &source.data {
+        Data::Int(values) => values.clone(),
+        // Fractions are cut off; what no integer holds would differ between runtimes.
+        Data::Float(values) if values.iter().all(|v| v.abs() < 9e18) => match to {
+            t::BOOL => values.iter().map(|&v| (v != 0.0).into()).collect(),
+            _ => values.iter().map(|&v| v as i64).collect(),
+        },
+        Data::Float(_) => return damaged("casts what is no number to an integer"),
+    };
+    let values = match to {
+        t::BOOL => values.iter().map(|&v| (v != 0).into()).collect(),
+        _ => values,
+    };
+    Constant::ints(dims, values).of_type(to)
 }
 
 pub(super) fn map(
@@ -26,7 +42,10 @@ pub(super) fn map(
     f: impl Fn(f32) -> f32,
 ) -> Result<Constant, Refusal> {
     budget.take(source.len())?;
-    let values = source.to_f32().iter().map(|&v| f(v)).collect();
+    let Data::Float(values) = &source.data else {
+        return unsupported("computes roots of integers", "simplify the model (onnxsim)");
+    };
+    let values = values.iter().map(|&v| f(v)).collect();
     Ok(Constant::floats(source.dims.clone(), values))
 }
 
@@ -61,7 +80,13 @@ pub(super) fn broadcast(
         dims.push(match (dim(a, i), dim(b, i)) {
             (x, y) if x == y || y == 1 => x,
             (1, y) => y,
-            _ => return damaged(format!("{:?} and {:?} do not fit", a.dims, b.dims)),
+            _ => {
+                return damaged(format!(
+                    "{} and {} do not fit",
+                    shown(&a.dims),
+                    shown(&b.dims)
+                ));
+            }
         });
     }
     let count = budget.take_dims(&dims)?;
@@ -77,17 +102,25 @@ pub(super) fn broadcast(
         }
         at
     };
-    if let (Data::Int(x), Data::Int(y)) = (&a.data, &b.data) {
-        let values: Option<Vec<i64>> = (0..count)
-            .map(|i| int(x[position(a, i)], y[position(b, i)]))
-            .collect();
-        return match values {
-            Some(values) => Ok(Constant::ints(dims, values)),
-            None => damaged("overflows, divides by zero, or is not defined on integers"),
-        };
+    match (&a.data, &b.data) {
+        (Data::Int(x), Data::Int(y)) => {
+            let values: Option<Vec<i64>> = (0..count)
+                .map(|i| int(x[position(a, i)], y[position(b, i)]))
+                .collect();
+            match values {
+                Some(values) => Constant::ints(dims, values).of_type(a.data_type),
+                None => damaged("overflows, divides by zero, or is not defined on integers"),
+            }
+        }
+        (Data::Int(_), Data::Float(_)) => unsupported(
+            "computes integers from floats",
+            "simplify the model (onnxsim)",
+        ),
+        (Data::Float(_), _) => {
+            let (x, y) = (a.to_f32(), b.to_f32());
+            let values = (0..count).map(|i| float(x[position(a, i)], y[position(b, i)]));
+            let values = values.collect();
+            Ok(Constant::floats(dims, values))
+        }
     }
-    let (x, y) = (a.to_f32(), b.to_f32());
-    let values = (0..count).map(|i| float(x[position(a, i)], y[position(b, i)]));
-    let values = values.collect();
-    Ok(Constant::floats(dims, values))
 }

@@ -1,6 +1,6 @@
 //! From steps to a graph: what belongs together is folded, what is left becomes nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slimbit_graph::{
     Activation, Array, Channels, Conv2d, Graph, GraphBuilder, Groups, Linear, NodeId, Op, Params,
@@ -8,9 +8,10 @@ use slimbit_graph::{
 };
 
 use super::borders::absorb_borders;
+use super::channels::absorb_selections;
 use super::draft::Draft;
 use super::names::Names;
-use super::refusal::{Budget, Refusal, UnsupportedNode, unsupported};
+use super::refusal::{Budget, Refusal, UnsupportedNode, quoted, unsupported};
 use super::step::{Kind, Norm, Step};
 use crate::{ImportError, Norms};
 
@@ -31,9 +32,12 @@ pub(super) fn emit(
     name: &str,
     mut steps: Vec<Step>,
     outputs: &[(String, usize)],
-    budget: Budget,
+    mut budget: Budget,
 ) -> Result<Emitted, EmitError> {
     absorb_borders(&mut steps);
+    if let Err(Refusal::Damaged(what)) = absorb_selections(&mut steps, &mut budget) {
+        return Err(EmitError::Import(ImportError::damaged("graph", what)));
+    }
     let mut uses = vec![0; steps.len()];
     for (_, step) in outputs {
         uses[*step] += 1;
@@ -52,10 +56,13 @@ pub(super) fn emit(
         drafts: Vec::new(),
         draft_of: BTreeMap::new(),
         outputs: outputs.iter().map(|(_, step)| *step).collect(),
+        kept: BTreeSet::new(),
         budget,
     };
     let mut refused = Vec::new();
     for index in (0..steps.len()).filter(|&i| uses[i] > 0) {
+        // Weights move on: a network must not be there twice.
+        let kind = std::mem::replace(&mut steps[index].kind, Kind::Input);
         let step = &steps[index];
         if step
             .inputs
@@ -65,11 +72,11 @@ pub(super) fn emit(
             continue;
         }
         let single = step.inputs.first().is_some_and(|&input| uses[input] == 1);
-        if let Err(refusal) = emitter.step(index, step, single) {
+        if let Err(refusal) = emitter.step(index, step, kind, single) {
             let (why, remedy) = match refusal {
                 Refusal::Unsupported { why, remedy } => (why, remedy),
                 Refusal::Damaged(what) => {
-                    let at = format!("node `{}` ({})", step.name, step.op);
+                    let at = format!("node {} ({})", quoted(&step.name), quoted(&step.op));
                     return Err(EmitError::Import(ImportError::damaged(at, what)));
                 }
             };
@@ -97,14 +104,16 @@ struct Emitter {
     names: Names,
     drafts: Vec<Draft>,
     draft_of: BTreeMap<usize, usize>,
-    outputs: Vec<usize>,
+    outputs: BTreeSet<usize>,
+    /// Drafts that are outputs themselves.
+    kept: BTreeSet<usize>,
     budget: Budget,
 }
 
 impl Emitter {
     /// Turns a step into a draft, or folds it into one. `single` says that nothing else reads its
     /// operand.
-    fn step(&mut self, index: usize, step: &Step, single: bool) -> Result<(), Refusal> {
+    fn step(&mut self, index: usize, step: &Step, kind: Kind, single: bool) -> Result<(), Refusal> {
         let inputs: Vec<usize> = step.inputs.iter().map(|i| self.draft_of[i]).collect();
         let vector = inputs.first().is_some_and(|&i| self.drafts[i].vector);
         let foldable = single && !self.outputs.contains(&step.inputs[0]);
@@ -116,48 +125,52 @@ impl Emitter {
             bias: None,
             statistics: None,
             vector,
+            folded: None,
         };
-        let draft = match &step.kind {
+        let draft = match kind {
             Kind::Input => plain(Op::Input {
                 channels: step.channels,
                 height: step.space[0],
                 width: step.space[1],
             }),
             Kind::Conv { conv, weight, bias } if vector => {
-                Self::convolution_of_vector(step, inputs, conv, weight, bias.clone())?
+                Self::convolution_of_vector(step, inputs, &conv, weight, bias)?
             }
             Kind::Conv { conv, weight, bias } => Draft {
-                weight: Some(weight.clone()),
-                bias: bias.clone(),
-                ..plain(Op::Conv2d(*conv))
+                weight: Some(weight),
+                bias,
+                ..plain(Op::Conv2d(conv))
             },
             Kind::Linear { weight, bias } => Draft {
-                weight: Some(weight.clone()),
-                bias: bias.clone(),
                 vector: true,
                 ..plain(Op::Linear(Linear {
                     out: Channels::Fixed(step.channels),
                     bias: bias.is_some(),
                 }))
-            },
-            Kind::Norm(norm) => match self.fold_norm(step, inputs[0], norm, foldable)? {
+            }
+            .with(weight, bias),
+            Kind::Norm(norm) => match self.fold_norm(step, inputs[0], &norm, foldable)? {
                 Some(draft) => draft,
                 None => {
-                    self.draft_of.insert(index, inputs[0]);
+                    self.became(index, inputs[0]);
                     return Ok(());
                 }
             },
             Kind::Scale { gain, shift } => {
-                let spread = |values: &[f32]| match values {
-                    [value] => vec![*value; step.channels],
-                    values => values.to_vec(),
-                };
                 self.budget.take(2 * step.channels)?;
-                let (gain, shift) = (spread(gain), spread(shift));
-                if foldable && self.drafts[inputs[0]].fold(&gain, &shift) {
-                    self.draft_of.insert(index, inputs[0]);
+                let wide = |values: &[f32]| -> Vec<f64> {
+                    values.iter().map(|&value| value.into()).collect()
+                };
+                let before = &mut self.drafts[inputs[0]];
+                if foldable && before.fold(&wide(&gain), &wide(&shift), step.channels) {
+                    self.became(index, inputs[0]);
                     return Ok(());
                 }
+                let spread = |values: Vec<f32>| match values[..] {
+                    [value] => vec![value; step.channels],
+                    _ => values,
+                };
+                let (gain, shift) = (spread(gain), spread(shift));
                 if vector {
                     return unsupported(
                         "scales a vector that no linear layer of its own gives",
@@ -166,8 +179,8 @@ impl Emitter {
                 }
                 Draft::per_channel(step, inputs, gain, shift)
             }
-            Kind::Activation(activation) => plain(Op::Activation(*activation)),
-            Kind::Clip([low, high]) if *low == 0.0 && (*high - 6.0).abs() < 1e-4 => {
+            Kind::Activation(activation) => plain(Op::Activation(activation)),
+            Kind::Clip([low, high]) if low == 0.0 && (high - 6.0).abs() < 1e-4 => {
                 plain(Op::Activation(Activation::Relu6))
             }
             Kind::Clip([low, high]) => {
@@ -187,12 +200,12 @@ impl Emitter {
             }
             Kind::Add => plain(Op::Add),
             Kind::Concat => plain(Op::Concat),
-            Kind::MaxPool(pool) => plain(Op::MaxPool(*pool)),
-            Kind::AvgPool(pool) => plain(Op::AvgPool(*pool)),
-            Kind::PaddedAverage(pool) => self.padded_average(step, inputs, pool)?,
+            Kind::MaxPool(pool) => plain(Op::MaxPool(pool)),
+            Kind::AvgPool(pool) => plain(Op::AvgPool(pool)),
+            Kind::PaddedAverage(pool) => self.padded_average(step, inputs, &pool)?,
             // The mean of one element.
             Kind::GlobalAvgPool | Kind::Flatten if vector => {
-                self.draft_of.insert(index, inputs[0]);
+                self.became(index, inputs[0]);
                 return Ok(());
             }
             Kind::GlobalAvgPool => Draft {
@@ -205,11 +218,11 @@ impl Emitter {
             },
             Kind::Subsample(stride) => plain(Op::MaxPool(Pool {
                 kernel: [1, 1],
-                stride: *stride,
+                stride,
                 padding: [0; 4],
             })),
             Kind::PadChannels([before, after]) => {
-                if after.checked_sub(*before).is_none_or(|more| more > 1) {
+                if after.checked_sub(before).is_none_or(|more| more > 1) {
                     return unsupported(
                         format!("adds {before} channels before and {after} after"),
                         "only half before and half after is supported",
@@ -219,6 +232,9 @@ impl Emitter {
                     out: Channels::Fixed(step.channels),
                     stride: 1,
                 })
+            }
+            Kind::Select { channels, factors } => {
+                self.selection(step, inputs, &channels, &factors)?
             }
             Kind::Pad { .. } => {
                 return unsupported(
@@ -233,13 +249,59 @@ impl Emitter {
                 );
             }
         };
-        self.draft_of.insert(index, self.drafts.len());
+        self.became(index, self.drafts.len());
         self.drafts.push(Draft {
             name: self.names.unique(&draft.name),
             ..draft
         });
         self.join_shortcut();
         Ok(())
+    }
+
+    /// Notes the draft that a step became, or was folded into.
+    fn became(&mut self, step: usize, draft: usize) {
+        self.draft_of.insert(step, draft);
+        if self.outputs.contains(&step) {
+            self.kept.insert(draft);
+        }
+    }
+
+    /// Channels of the image in another order, where no convolution takes it in, as a 1×1
+    /// convolution.
+    fn selection(
+        &mut self,
+        step: &Step,
+        inputs: Vec<usize>,
+        channels: &[usize],
+        factors: &[f32],
+    ) -> Result<Draft, Refusal> {
+        let Op::Input {
+            channels: width, ..
+        } = self.drafts[inputs[0]].op
+        else {
+            return unsupported(
+                "cuts out or reorders channels",
+                "only directly before a convolution without groups is it supported",
+            );
+        };
+        let shape = vec![channels.len(), width, 1, 1];
+        let mut data = vec![0.0; self.budget.take_dims(&shape)?];
+        for (row, &channel) in channels.iter().enumerate() {
+            data[row * width + channel] = factors.get(row).copied().unwrap_or(1.0);
+        }
+        Ok(Draft {
+            name: step.name.clone(),
+            op: Op::Conv2d(Conv2d {
+                bias: false,
+                ..Conv2d::same(Channels::Fixed(channels.len()), 1, 1)
+            }),
+            inputs,
+            weight: Some(Array { shape, data }),
+            bias: None,
+            statistics: None,
+            vector: false,
+            folded: None,
+        })
     }
 
     /// A batch-norm where the graph has one, directly behind a layer with weights; elsewhere it is
@@ -264,10 +326,11 @@ impl Emitter {
                 bias: Some(norm.beta.clone()),
                 statistics: Some((norm.mean.clone(), norm.variance.clone())),
                 vector: producer.vector,
+                folded: None,
             }));
         }
         let (gain, shift) = norm.line();
-        if foldable && producer.fold(&gain, &shift) {
+        if foldable && producer.fold(&gain, &shift, step.channels) {
             return Ok(None);
         }
         if producer.vector {
@@ -276,6 +339,8 @@ impl Emitter {
                 "fold it into the layers around it",
             );
         }
+        let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+        let (gain, shift) = (narrow(gain), narrow(shift));
         Ok(Some(Draft::per_channel(step, vec![input], gain, shift)))
     }
 
@@ -284,7 +349,7 @@ impl Emitter {
         step: &Step,
         inputs: Vec<usize>,
         conv: &Conv2d,
-        weight: &Array,
+        weight: Array,
         bias: Option<Vec<f32>>,
     ) -> Result<Draft, Refusal> {
         if conv.kernel != [1, 1] || conv.padding != [0; 4] || conv.groups != Groups::Fixed(1) {
@@ -302,11 +367,12 @@ impl Emitter {
             inputs,
             weight: Some(Array {
                 shape: weight.shape[..2].to_vec(),
-                data: weight.data.clone(),
+                data: weight.data,
             }),
             bias,
             statistics: None,
             vector: true,
+            folded: None,
         })
     }
 
@@ -346,11 +412,7 @@ impl Emitter {
         };
         let thinned = pool.kernel == [1, 1] && pool.stride[0] == pool.stride[1];
         let index = self.drafts.len() - 2;
-        let read_elsewhere = self
-            .draft_of
-            .iter()
-            .any(|(step, &draft)| draft == index && self.outputs.contains(step));
-        if !thinned || last.inputs != [index] || read_elsewhere {
+        if !thinned || last.inputs != [index] || self.kept.contains(&index) {
             return;
         }
         let (op, inputs) = (
@@ -382,10 +444,11 @@ impl Emitter {
         let mut norms = Norms::new();
         let mut ids: BTreeMap<usize, NodeId> = BTreeMap::new();
         let mut names = BTreeMap::new();
-        for (index, draft) in self.drafts.into_iter().enumerate() {
+        for (index, mut draft) in self.drafts.into_iter().enumerate() {
             if !wanted[index] {
                 continue;
             }
+            draft.settle();
             let inputs: Vec<NodeId> = draft.inputs.iter().map(|i| ids[i]).collect();
             if let Some(weight) = draft.weight {
                 params.0.insert(format!("{}.weight", draft.name), weight);

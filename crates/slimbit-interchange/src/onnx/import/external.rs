@@ -34,7 +34,7 @@ pub(super) fn embed(graph: &mut GraphProto, folder: &Path) -> Result<Embedded, I
     };
     let mut bytes = 0;
     let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-    let constants = attributes.filter_map(|attribute| attribute.t.as_mut());
+    let constants = attributes.filter_map(|attribute| attribute.t.as_deref_mut());
     for tensor in graph.initializer.iter_mut().chain(constants) {
         // What cannot be read in any file is reported with its like, later.
         if tensor.is_external()

@@ -5,31 +5,53 @@ use std::rc::Rc;
 
 use super::attributes::Attributes;
 use super::constant::{Constant, Data};
-use super::dimensions::{reshaped, sizes};
+use super::dimensions::{parts, reshaped, shape_of, sizes};
 use super::elementwise::{binary, broadcast, cast, map};
+use super::pointwise::refuse_training;
 use super::quantise::{dequantise, quantise};
+use super::reduction::reduce;
 use super::refusal::{Budget, Refusal, damaged, unsupported};
-use super::selection::{concat, gather, slice, transpose};
+use super::selection::{concat, gather, slice, split, transpose};
 
 /// The operands of a node, all of them known; `None` where one is left out.
 pub(super) type Operands = [Option<Rc<Constant>>];
 
-/// The result of `op` on constants.
+/// The results of `op` on constants, of which the node names `outputs`.
 pub(super) fn fold(
     op: &str,
     attributes: Attributes<'_>,
     operands: &Operands,
+    outputs: usize,
     budget: &mut Budget,
-) -> Result<Rc<Constant>, Refusal> {
+) -> Result<Vec<Rc<Constant>>, Refusal> {
     let operand = |index: usize| match operands.get(index) {
         Some(Some(constant)) => Ok(constant),
         _ => damaged(format!("operand {index} is missing")),
     };
-    if let "Identity" | "Dropout" = op {
-        return operand(0).cloned();
+    let optional = |index: usize| operands.get(index).and_then(Option::as_ref);
+    match op {
+        "Identity" => return operand(0).cloned().map(|constant| vec![constant]),
+        "Dropout" => {
+            refuse_training(&operands[1..])?;
+            return operand(0).cloned().map(|constant| vec![constant]);
+        }
+        "Split" => {
+            let source = operand(0)?;
+            let at = split_axis(attributes, source.dims.len())?;
+            let sizes = parts(
+                attributes,
+                source.dims[at],
+                optional(1).map(|p| &**p),
+                outputs,
+            )?;
+            let parts = split(source, at, &sizes, budget)?;
+            return Ok(parts.into_iter().map(Rc::new).collect());
+        }
+        _ => {}
     }
     if let Some(function) = binary(op) {
-        return broadcast(operand(0)?, operand(1)?, function, budget).map(Rc::new);
+        let result = broadcast(operand(0)?, operand(1)?, function, budget)?;
+        return Ok(vec![Rc::new(result)]);
     }
     let folded = match op {
         "Constant" => constant(attributes)?,
@@ -38,9 +60,10 @@ pub(super) fn fold(
             let count = budget.take_dims(&dims)?;
             match attributes.tensor("value")? {
                 Some(value) => match value.data {
-                    Data::Int(values) if values.len() == 1 => {
-                        Constant::ints(dims, vec![values[0]; count])
-                    }
+                    Data::Int(values) if values.len() == 1 => Constant {
+                        data_type: value.data_type,
+                        ..Constant::ints(dims, vec![values[0]; count])
+                    },
                     Data::Float(values) if values.len() == 1 => {
                         Constant::floats(dims, vec![values[0]; count])
                     }
@@ -49,20 +72,13 @@ pub(super) fn fold(
                 None => Constant::floats(dims, vec![0.0; count]),
             }
         }
-        "Cast" => cast(operand(0)?, attributes.int("to", 1), budget)?,
-        "Shape" => {
-            let dims = operand(0)?
-                .dims
-                .iter()
-                .map(|&d| d as i64)
-                .collect::<Vec<_>>();
-            Constant::ints(vec![dims.len()], dims)
-        }
+        "Cast" => cast(operand(0)?, attributes.int("to", 0), budget)?,
+        "CastLike" => cast(operand(0)?, operand(1)?.data_type.into(), budget)?,
+        "Shape" => shape_of(&operand(0)?.dims, attributes),
         "Reshape" | "Unsqueeze" | "Squeeze" | "Flatten" => {
             let source = operand(0)?;
             budget.take(source.len())?;
-            let axes = operands.get(1).and_then(Option::as_ref);
-            let dims = reshaped(op, attributes, &source.dims, axes.map(|a| &**a))?;
+            let dims = reshaped(op, attributes, &source.dims, optional(1).map(|a| &**a))?;
             Constant {
                 dims,
                 ..Constant::clone(source)
@@ -72,25 +88,31 @@ pub(super) fn fold(
         "Concat" => concat(operands, attributes, budget)?,
         "Gather" => gather(operand(0)?, operand(1)?, attributes, budget)?,
         "Slice" => slice(operands, attributes, budget)?,
+        "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceProd" | "ReduceSum" => {
+            let axes = optional(1).map(|axes| &**axes);
+            reduce(op, operand(0)?, axes, attributes, budget)?
+        }
         "Sqrt" => map(operand(0)?, budget, f32::sqrt)?,
         "Reciprocal" => map(operand(0)?, budget, f32::recip)?,
-        "Neg" => match &operand(0)?.data {
+        "Neg" | "Abs" => match &operand(0)?.data {
             Data::Int(values) => {
                 budget.take(values.len())?;
-                let negated = values.iter().map(|v| v.wrapping_neg()).collect();
-                Constant::ints(operand(0)?.dims.clone(), negated)
+                let function = match op {
+                    "Neg" => i64::wrapping_neg,
+                    _ => i64::wrapping_abs,
+                };
+                let values = values.iter().map(|&v| function(v)).collect();
+                Constant::ints(operand(0)?.dims.clone(), values).of_type(operand(0)?.data_type)?
             }
-            Data::Float(_) => map(operand(0)?, budget, |v| -v)?,
+            Data::Float(_) if op == "Neg" => map(operand(0)?, budget, |v| -v)?,
+            Data::Float(_) => map(operand(0)?, budget, f32::abs)?,
         },
         "Floor" => map(operand(0)?, budget, f32::floor)?,
+        "Ceil" => map(operand(0)?, budget, f32::ceil)?,
         "DequantizeLinear" => {
-            let zero = operands.get(2).and_then(Option::as_ref);
-            dequantise(operand(0)?, operand(1)?, zero, attributes, budget)?
+            dequantise(operand(0)?, operand(1)?, optional(2), attributes, budget)?
         }
-        "QuantizeLinear" => {
-            let zero = operands.get(2).and_then(Option::as_ref);
-            quantise(operand(0)?, operand(1)?, zero, attributes, budget)?
-        }
+        "QuantizeLinear" => quantise(operand(0)?, operand(1)?, optional(2), attributes, budget)?,
         _ => {
             return unsupported(
                 "is not evaluated on constants",
@@ -98,7 +120,12 @@ pub(super) fn fold(
             );
         }
     };
-    Ok(Rc::new(folded))
+    Ok(vec![Rc::new(folded)])
+}
+
+/// The axis of a `Split`.
+pub(super) fn split_axis(attributes: Attributes<'_>, rank: usize) -> Result<usize, Refusal> {
+    super::dimensions::axis(attributes.int("axis", 0), rank)
 }
 
 fn constant(attributes: Attributes<'_>) -> Result<Constant, Refusal> {
@@ -108,14 +135,14 @@ fn constant(attributes: Attributes<'_>) -> Result<Constant, Refusal> {
     if let Some(value) = attributes.float("value_float") {
         return Ok(Constant::floats(vec![], vec![value]));
     }
+    if let Some(values) = attributes.floats("value_floats") {
+        return Ok(Constant::floats(vec![values.len()], values.to_vec()));
+    }
     if let Some(values) = attributes.ints("value_ints") {
         return Ok(Constant::ints(vec![values.len()], values.to_vec()));
     }
-    match attributes.0.attribute.first() {
-        Some(a) if a.name == "value_int" => Ok(Constant::ints(vec![], vec![a.i.unwrap_or(0)])),
-        Some(a) if a.name == "value_floats" => {
-            Ok(Constant::floats(vec![a.floats.len()], a.floats.clone()))
-        }
-        _ => unsupported("holds no numbers", "simplify the model first"),
+    if attributes.has("value_int") {
+        return Ok(Constant::ints(vec![], vec![attributes.int("value_int", 0)]));
     }
+    unsupported("holds no numbers", "simplify the model first")
 }

@@ -6,11 +6,11 @@ use slimbit_graph::{Array, Channels, Conv2d, Groups, Pool};
 
 use super::attributes::{Attributes, LARGEST};
 use super::constant::Constant;
-use super::dimensions::axis;
+use super::dimensions::reduced;
 use super::fold::Operands;
-use super::refusal::{Refusal, damaged, unsupported};
+use super::refusal::{Refusal, damaged, quoted, shown, unsupported};
 use super::step::{Kind, Norm};
-use super::trace::{Tensor, Trace};
+use super::trace::{Tensor, Trace, normalises_by_batch};
 
 fn operand(others: &Operands, index: usize) -> Option<&Rc<Constant>> {
     others.get(index).and_then(Option::as_ref)
@@ -46,7 +46,7 @@ impl Trace {
         let weight = needed(others, 0, "weights")?;
         let &[out, per_group, kh, kw] = &weight.dims[..] else {
             return unsupported(
-                format!("has weights of dimensions {:?}", weight.dims),
+                format!("has weights of dimensions {}", shown(&weight.dims)),
                 "only two-dimensional convolutions are supported",
             );
         };
@@ -59,8 +59,8 @@ impl Trace {
             || out % groups != 0
         {
             return damaged(format!(
-                "weights {:?} do not fit {channels} channels in {groups} groups",
-                weight.dims
+                "weights {} do not fit {channels} channels in {groups} groups",
+                shown(&weight.dims)
             ));
         }
         let bias = match operand(others, 1) {
@@ -81,7 +81,7 @@ impl Trace {
             },
             bias: bias.is_some(),
         };
-        self.budget.take(weight.len())?;
+        self.budget.take(weight.len() + out)?;
         let weight = Array {
             shape: weight.dims.clone(),
             data: weight.to_f32().into_owned(),
@@ -130,7 +130,7 @@ impl Trace {
     ) -> Result<Tensor, Refusal> {
         let (&[batch, features], &[rows, columns]) = (&x.dims[..], &weight.dims[..]) else {
             return unsupported(
-                format!("multiplies {:?} by {:?}", x.dims, weight.dims),
+                format!("multiplies {} by {}", shown(&x.dims), shown(&weight.dims)),
                 "only vectors [N, C] by matrices are supported",
             );
         };
@@ -140,9 +140,10 @@ impl Trace {
             [rows, columns]
         };
         if from != features || to == 0 {
-            return damaged(format!("multiplies {:?} by {:?}", x.dims, weight.dims));
+            let (x, weight) = (shown(&x.dims), shown(&weight.dims));
+            return damaged(format!("multiplies {x} by {weight}"));
         }
-        self.budget.take(weight.len())?;
+        self.budget.take(weight.len() + to)?;
         let values = weight.to_f32();
         let at = |o: usize, i: usize| {
             let index = if transposed { o * from + i } else { i * to + o };
@@ -153,6 +154,18 @@ impl Trace {
         let bias = match bias {
             Some((bias, beta)) => {
                 let values = bias.to_f32();
+                // One row for all images: a bias that differs between them is none.
+                let (last, outer) = match &bias.dims[..] {
+                    [outer @ .., last] => (*last, outer),
+                    [] => (1, &[][..]),
+                };
+                if outer.len() > 1 || outer.iter().any(|&d| d != 1) || !(last == 1 || last == to) {
+                    let dims = shown(&bias.dims);
+                    return unsupported(
+                        format!("adds {dims} to [N, {to}]"),
+                        "only one bias for every feature is supported",
+                    );
+                }
                 let one = |o: usize| match values.len() {
                     1 => Some(values[0]),
                     n if n == to => Some(values[o]),
@@ -186,12 +199,22 @@ impl Trace {
         others: &Operands,
     ) -> Result<Tensor, Refusal> {
         let (channels, _) = x.extent()?;
-        if attributes.int("training_mode", 0) != 0 || attributes.int("spatial", 1) == 0 {
+        if attributes.int("training_mode", 0) != 0 {
+            return normalises_by_batch();
+        }
+        if attributes.int("spatial", 1) == 0 {
             return unsupported(
-                "normalises by the batch",
-                "export for inference (model.eval())",
+                "has statistics for every pixel (spatial = 0)",
+                "only statistics per channel are supported",
             );
         }
+        if x.channels_last && x.dims.len() == 4 {
+            return unsupported(
+                "normalises axis 1 of a map whose channels come last",
+                "convert the model to NCHW (tf2onnx: --inputs-as-nchw)",
+            );
+        }
+        self.budget.take(4 * channels)?;
         let part = |index, what| per_channel(needed(others, index, what)?, channels, what);
         let norm = Norm {
             gamma: part(0, "scales")?,
@@ -276,20 +299,14 @@ impl Trace {
         let rank = x.dims.len();
         let mut keep = true;
         if op == "ReduceMean" {
-            let listed = match operand(others, 0) {
-                Some(axes) => Some(axes.to_i64()?.to_vec()),
-                None => attributes.ints("axes").map(<[i64]>::to_vec),
+            let listed = operand(others, 0).map(|axes| &**axes);
+            let Some(axes) = reduced(attributes, rank, listed)? else {
+                return Ok(x.clone());
             };
-            let mut axes = listed
-                .unwrap_or_else(|| (0..rank as i64).collect())
-                .iter()
-                .map(|&a| axis(a, rank))
-                .collect::<Result<Vec<_>, _>>()?;
-            axes.sort_unstable();
             let space = if x.channels_last { [1, 2] } else { [2, 3] };
             if axes != space || rank != 4 {
                 return unsupported(
-                    format!("averages axes {axes:?} of {:?}", x.dims),
+                    format!("averages axes {} of {}", shown(&axes), shown(&x.dims)),
                     "only means over rows and columns are supported",
                 );
             }
@@ -323,7 +340,7 @@ impl Window {
         kernel: [usize; 2],
     ) -> Result<Self, Refusal> {
         if kernel.iter().any(|k| !(1..=LARGEST).contains(k)) {
-            return damaged(format!("has a kernel of {kernel:?}"));
+            return damaged(format!("has a kernel of {}", shown(&kernel)));
         }
         let stride = attributes.sizes("strides", [1, 1], 1)?;
         let dilation = attributes.sizes("dilations", [1, 1], 1)?;
@@ -344,7 +361,8 @@ impl Window {
                 padding
             }
             other => {
-                return damaged(format!("auto_pad `{}`", String::from_utf8_lossy(other)));
+                let mode = quoted(&String::from_utf8_lossy(other));
+                return damaged(format!("auto_pad {mode}"));
             }
         };
         Ok(Self {

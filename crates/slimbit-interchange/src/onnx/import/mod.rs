@@ -2,6 +2,8 @@
 
 mod attributes;
 mod borders;
+mod casts;
+mod channels;
 mod constant;
 mod dimensions;
 mod draft;
@@ -9,20 +11,24 @@ mod elementwise;
 mod emit;
 mod external;
 mod fold;
+mod image;
 mod layers;
 mod names;
 mod operators;
+mod order;
 mod pointwise;
 mod quantise;
 mod rearrange;
+mod reduction;
 mod refusal;
+mod schema;
 mod selection;
 mod step;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -32,12 +38,15 @@ use prost::bytes::Bytes;
 use self::constant::Constant;
 use self::emit::{EmitError, Emitted, emit};
 use self::external::Embedded;
+pub use self::image::Normalisation;
+use self::image::{read_image, take_normalisation};
 use self::names::sanitise;
 pub use self::refusal::UnsupportedNode;
-use self::refusal::{Budget, Refusal};
+use self::refusal::{Budget, Refusal, quoted};
 use self::step::{Kind, Step};
-use self::trace::{Tensor, Trace, Value};
-use super::proto::{GraphProto, ModelProto, TensorShapeProto, ValueInfoProto};
+use self::trace::{Holds, Trace, Value, is_standard};
+use super::proto::{GraphProto, ModelProto, ValueInfoProto};
+use super::wire;
 use crate::{ImportError, Network};
 
 /// Versions of the standard's operators that are understood.
@@ -56,14 +65,32 @@ pub struct OnnxImport {
     pub input: String,
     /// Whether the file takes the image with its channels last.
     pub channels_last: bool,
+    /// Whether the file takes the image's pixels as bytes, 0 to 255; otherwise it takes floats, of
+    /// which it does not say what range they have.
+    pub takes_bytes: bool,
+    /// What the file did to its image first. It is not a part of the network any more.
+    pub normalisation: Normalisation,
     /// Images per run, where the file fixes them.
     pub batch: Option<usize>,
     /// For every output of the network, its name and the tensor of the file that it equals.
-    pub outputs: Vec<(String, String)>,
+    pub outputs: Vec<OnnxOutput>,
+    /// Free text of the file, by key. Files that this crate wrote have the network's metadata here.
+    pub metadata: BTreeMap<String, String>,
     /// Files that hold elements of tensors, as paths within the folder of the file.
     pub data: Vec<PathBuf>,
     /// What was left out, in words.
     pub notes: Vec<String>,
+}
+
+/// An output of a network that was imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnnxOutput {
+    /// Its name in the network.
+    pub name: String,
+    /// The tensor of the file that it equals.
+    pub tensor: String,
+    /// Whether that tensor, if it is a map, has its channels last.
+    pub channels_last: bool,
 }
 
 /// Reads an ONNX file of operators that convolutional networks consist of.
@@ -72,7 +99,10 @@ pub struct OnnxImport {
 /// layer becomes the output `features`, and that layer `logits`. Batch-norms stay where they follow
 /// a layer with weights and are folded elsewhere; a softmax at the end is left out; quantisers of a
 /// QDQ file are left out too, and kept in the metadata. `side` is the image's rows and columns where
-/// the file leaves them open. Elements in other files need [`import_in`].
+/// the file leaves them open. A normalisation that the file begins with is taken out, into
+/// [`OnnxImport::normalisation`]. Elements in other files need [`import_in`].
+///
+/// Memory: at most 160 times the size of the files, and 64 MiB, whatever they claim.
 ///
 /// # Errors
 /// [`ImportError::Unsupported`] with every node that has no counterpart; [`ImportError::Damaged`]
@@ -101,13 +131,24 @@ fn read(
     folder: Option<&Path>,
     side: Option<[usize; 2]>,
 ) -> Result<OnnxImport, ImportError> {
+    if !wire::is_proportionate(bytes) {
+        let what = "holds millions of messages with next to nothing in them";
+        return Err(ImportError::damaged("file", what));
+    }
     let mut model = ModelProto::decode(Bytes::copy_from_slice(bytes))
         .map_err(|error| ImportError::damaged("file", format!("is not ONNX: {error}")))?;
     let graph = model.graph.take().filter(|graph| !graph.node.is_empty());
     let Some(mut graph) = graph else {
         return Err(ImportError::damaged("file", "holds no graph"));
     };
-    check_opset(&model)?;
+    let opset = check_opset(&model)?;
+    if let Some(first) = graph.sparse_initializer.first() {
+        let what = format!(
+            "are sparse ({} bytes); save them as whole tensors",
+            first.len()
+        );
+        return Err(ImportError::invalid("initialisers", what));
+    }
     let embedded = match folder {
         Some(folder) => external::embed(&mut graph, folder)?,
         None => Embedded::default(),
@@ -119,6 +160,9 @@ fn read(
         quantisers: Vec::new(),
         refused: Vec::new(),
         budget: Budget::new(bytes.len().saturating_add(embedded.bytes)),
+        opset,
+        batch: 1,
+        functions: functions(&model),
         name: String::new(),
         op: String::new(),
     };
@@ -132,6 +176,10 @@ fn read(
         return Err(ImportError::Unsupported(all_refused(&name, trace)));
     }
     let steps: Vec<(String, usize)> = outputs.iter().map(|o| (o.name.clone(), o.step)).collect();
+    let ends: Vec<usize> = outputs.iter().map(|output| output.step).collect();
+    let normalisation = take_normalisation(&mut trace.steps, &ends);
+    // Constants have become weights; the originals are not kept beside them.
+    trace.values.clear();
     let Emitted {
         graph: emitted,
         params,
@@ -146,7 +194,7 @@ fn read(
     let quantisers: BTreeMap<&String, (f32, i64)> = trace
         .quantisers
         .iter()
-        .filter_map(|q| Some((nodes.get(&q.step)?, (q.scale, q.zero_point))))
+        .filter_map(|q| Some((nodes.get(&q.step)?, (q.codes.scale, q.codes.zero_point))))
         .collect();
     if !quantisers.is_empty() {
         let text = serde_json::to_string(&quantisers).expect("numbers by name are JSON");
@@ -160,8 +208,22 @@ fn read(
         network,
         input: image.name,
         channels_last: image.channels_last,
+        takes_bytes: image.is_bytes,
+        normalisation,
         batch: image.batch,
-        outputs: outputs.into_iter().map(|o| (o.name, o.tensor)).collect(),
+        outputs: outputs
+            .into_iter()
+            .map(|output| OnnxOutput {
+                name: output.name,
+                tensor: output.tensor,
+                channels_last: output.channels_last,
+            })
+            .collect(),
+        metadata: model
+            .metadata_props
+            .into_iter()
+            .map(|entry| (entry.key, entry.value))
+            .collect(),
         data: embedded.files,
         notes,
     })
@@ -176,16 +238,20 @@ fn all_refused(name: &str, trace: Trace) -> Vec<UnsupportedNode> {
     for &input in steps.iter().flat_map(|step| &step.inputs) {
         is_read[input] = true;
     }
-    let ends = (0..steps.len())
-        .filter(|&step| !is_read[step])
-        .map(|mut step| {
-            // What follows might have taken these in, had it not been refused.
-            while steps[step].kind.may_be_taken_in() {
-                step = steps[step].inputs[0];
-            }
-            (format!("end{step}"), step)
+    // What follows might have taken these in, had it not been refused.
+    let mut taken: Vec<usize> = Vec::with_capacity(steps.len());
+    for (index, step) in steps.iter().enumerate() {
+        taken.push(match step.kind.may_be_taken_in() {
+            true => taken[step.inputs[0]],
+            false => index,
         });
-    let ends: Vec<(String, usize)> = ends.collect();
+    }
+    let ends: BTreeSet<usize> = (0..steps.len())
+        .filter(|&step| !is_read[step])
+        .map(|step| taken[step])
+        .collect();
+    let named = ends.into_iter().map(|step| (format!("end{step}"), step));
+    let ends: Vec<(String, usize)> = named.collect();
     if let Err(EmitError::Unsupported(more)) = emit(name, steps, &ends, trace.budget) {
         refused.extend(more);
     }
@@ -209,26 +275,48 @@ pub fn with_outputs<'a>(bytes: &[u8], tensors: impl IntoIterator<Item = &'a str>
     [bytes, &more.encode_to_vec()].concat()
 }
 
-fn check_opset(model: &ModelProto) -> Result<(), ImportError> {
-    let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let own = model.opset_import.iter().find(|o| standard(&o.domain));
-    match own.map(|o| o.version) {
-        Some(version) if OPSETS.contains(&version) => Ok(()),
-        Some(version) => Err(ImportError::invalid(
+/// The version of the standard's operators.
+fn check_opset(model: &ModelProto) -> Result<i64, ImportError> {
+    let mut own = model
+        .opset_import
+        .iter()
+        .filter(|entry| is_standard(&entry.domain))
+        .map(|entry| entry.version);
+    let Some(version) = own.next() else {
+        return Err(ImportError::damaged("opset", "is not stated"));
+    };
+    if let Some(other) = own.find(|&other| other != version) {
+        let what = format!("is stated as {version} and as {other}");
+        return Err(ImportError::damaged("opset", what));
+    }
+    if !OPSETS.contains(&version) {
+        return Err(ImportError::invalid(
             "opset",
             format!(
                 "version {version} is not one of {} to {}; export again with --opset 17",
                 OPSETS.start(),
                 OPSETS.end()
             ),
-        )),
-        None => Err(ImportError::damaged("opset", "is not stated")),
+        ));
     }
+    Ok(version)
+}
+
+/// Domain and name of the operators that the file defines itself.
+fn functions(model: &ModelProto) -> BTreeSet<(String, String)> {
+    let domain = |domain: &str| match is_standard(domain) {
+        true => String::new(),
+        false => domain.to_owned(),
+    };
+    let functions = model.functions.iter();
+    functions
+        .map(|function| (domain(&function.domain), function.name.clone()))
+        .collect()
 }
 
 fn read_initialisers(trace: &mut Trace, graph: &GraphProto) -> Result<(), ImportError> {
     for tensor in &graph.initializer {
-        let at = || format!("initialiser `{}`", tensor.name);
+        let at = || format!("initialiser {}", quoted(&tensor.name));
         let value = match Constant::read(tensor) {
             Ok(constant) => Value::Constant(Rc::new(constant)),
             Err(Refusal::Damaged(what)) => return Err(ImportError::damaged(at(), what)),
@@ -249,121 +337,13 @@ fn read_initialisers(trace: &mut Trace, graph: &GraphProto) -> Result<(), Import
     Ok(())
 }
 
-struct Image {
-    name: String,
-    channels_last: bool,
-    batch: Option<usize>,
-}
-
-/// Makes the first step of the graph's only input that is not an initialiser.
-fn read_image(
-    trace: &mut Trace,
-    graph: &GraphProto,
-    side: Option<[usize; 2]>,
-) -> Result<Image, ImportError> {
-    let inputs = graph.input.iter();
-    let images: Vec<&ValueInfoProto> = inputs
-        .filter(|info| !trace.values.contains_key(&info.name))
-        .collect();
-    let [info] = images[..] else {
-        let names: Vec<&str> = images.iter().map(|info| info.name.as_str()).collect();
-        let what = format!("are {names:?}; only networks with one input, the image, are supported");
-        return Err(ImportError::invalid("inputs", what));
-    };
-    let at = || format!("input `{}`", info.name);
-    let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
-    let shape = tensor.and_then(|t| t.shape.as_ref());
-    let dims: Vec<Option<usize>> = shape.map(extents).unwrap_or_default();
-    let [batch, rest @ ..] = &dims[..] else {
-        return Err(ImportError::invalid(
-            at(),
-            "has no dimensions; export with an example image",
-        ));
-    };
-    let &[a, b, c] = rest else {
-        let what = format!("has {} dimensions, wanted [N, C, H, W]", dims.len());
-        return Err(ImportError::invalid(at(), what));
-    };
-    // One or three channels at the end, and not at the front: the order of TensorFlow.
-    let few = |n: Option<usize>| matches!(n, Some(1 | 3));
-    let channels_last = few(c) && !few(a) && b != c;
-    let (channels, height, width) = if channels_last { (c, a, b) } else { (a, b, c) };
-    let (height, width) = match (height.zip(width), side) {
-        (Some(known), None) => known,
-        (_, Some([h, w])) if height.is_none_or(|x| x == h) && width.is_none_or(|x| x == w) => {
-            (h, w)
-        }
-        (Some((h, w)), Some(_)) => {
-            return Err(ImportError::invalid(
-                at(),
-                format!("is fixed to {h} by {w} pixels"),
-            ));
-        }
-        (None, _) => {
-            let what = "leaves rows and columns open; give them with --input HxW";
-            return Err(ImportError::invalid(at(), what));
-        }
-    };
-    let Some(channels) = channels else {
-        return Err(ImportError::invalid(
-            at(),
-            "leaves its channels open; export with an example image",
-        ));
-    };
-    let batch = batch.filter(|&n| n > 0);
-    let n = batch.unwrap_or(1);
-    let elements = refusal::bounded(&[n, channels, height, width]);
-    if elements.is_none_or(|elements| elements > trace::LARGEST_TENSOR) {
-        return Err(ImportError::damaged(at(), "is larger than any image"));
-    }
-    trace.steps.push(Step {
-        name: info.name.clone(),
-        op: "input".to_owned(),
-        kind: Kind::Input,
-        inputs: Vec::new(),
-        channels,
-        space: [height, width],
-        non_negative: false,
-    });
-    let dims = if channels_last {
-        vec![n, height, width, channels]
-    } else {
-        vec![n, channels, height, width]
-    };
-    let tensor = Tensor {
-        step: 0,
-        dims,
-        channels_last,
-        codes: false,
-    };
-    trace
-        .values
-        .insert(info.name.clone(), Value::Tensor(tensor));
-    Ok(Image {
-        name: info.name.clone(),
-        channels_last,
-        batch,
-    })
-}
-
-/// Known and bounded extents.
-fn extents(shape: &TensorShapeProto) -> Vec<Option<usize>> {
-    let known = |value: i64| usize::try_from(value).ok();
-    shape
-        .dim
-        .iter()
-        .map(|dim| {
-            dim.dim_value
-                .and_then(known)
-                .filter(|n| (1..=attributes::LARGEST).contains(n))
-        })
-        .collect()
-}
-
 struct Output {
     name: String,
     tensor: String,
+    channels_last: bool,
     step: usize,
+    /// Whether probabilities were left out behind it.
+    had_softmax: bool,
 }
 
 /// The outputs under the names that the rest of Slimbit knows them by.
@@ -375,45 +355,72 @@ fn outputs(
     let mut names = names::Names::default();
     let mut outputs: Vec<Output> = Vec::new();
     for info in &graph.output {
-        let step = match trace.values.get(&info.name) {
-            Some(Value::Tensor(tensor)) => tensor.step,
+        let (step, channels_last) = match trace.values.get(&info.name) {
+            Some(Value::Tensor(tensor)) => (tensor.step, tensor.channels_last),
             Some(Value::Refused) => continue,
             Some(Value::Constant(_)) => {
-                notes.push(format!("output `{}` is constant, left out", info.name));
+                let name = quoted(&info.name);
+                notes.push(format!("output {name} is constant, left out"));
                 continue;
             }
             None => {
-                let at = format!("output `{}`", info.name);
+                let at = format!("output {}", quoted(&info.name));
                 return Err(ImportError::damaged(at, "is written by no node"));
             }
         };
         outputs.push(Output {
             name: String::new(),
             tensor: info.name.clone(),
+            channels_last,
             step,
+            had_softmax: false,
         });
     }
+    if outputs.len() > MOST_OUTPUTS {
+        let what = format!(
+            "has {} outputs, over the limit of {MOST_OUTPUTS}",
+            outputs.len()
+        );
+        return Err(ImportError::invalid("graph", what));
+    }
+    let tensors = Tensors::of(trace);
+    let bases = bases(&trace.steps);
     for output in &mut outputs {
-        while let Kind::Softmax = trace.steps[output.step].kind {
+        // Probabilities of probabilities keep the order too.
+        for _ in 0..MOST_SOFTMAXES {
+            let step = &trace.steps[output.step];
+            let Kind::Softmax = step.kind else { break };
             notes.push(format!(
-                "{} `{}` at the end left out: it does not change which output is largest",
-                trace.steps[output.step].op, trace.steps[output.step].name
+                "{} {} at the end left out: it does not change which output is largest",
+                step.op,
+                quoted(&step.name)
             ));
-            output.step = trace.steps[output.step].inputs[0];
-            match tensor_of(&trace.values, output.step) {
-                Some(name) => output.tensor = name,
+            output.had_softmax = true;
+            output.step = step.inputs[0];
+            match tensors.of_step(output.step) {
+                Some((name, channels_last)) => {
+                    output.tensor = name;
+                    output.channels_last = channels_last;
+                }
                 None => break,
             }
         }
     }
+    // Scores and their probabilities are one output.
+    let mut seen = BTreeSet::new();
+    for output in outputs.iter().filter(|output| !output.had_softmax) {
+        seen.insert(output.step);
+    }
+    outputs.retain(|output| !output.had_softmax || seen.insert(output.step));
     let classifiers: Vec<usize> = (0..outputs.len())
-        .filter(|&i| is_classifier(&trace.steps, outputs[i].step))
+        .filter(|&i| is_classifier(&trace.steps, &bases, &outputs[i]))
         .collect();
     let features = match classifiers[..] {
         [only] => {
             outputs[only].name = names.unique("logits");
-            let step = layer(&trace.steps, outputs[only].step);
-            Some(trace.steps[step].inputs[0])
+            let step = &trace.steps[bases[outputs[only].step]];
+            let layer = matches!(step.kind, Kind::Linear { .. } | Kind::Conv { .. });
+            layer.then(|| step.inputs[0])
         }
         _ => None,
     };
@@ -421,14 +428,16 @@ fn outputs(
     if let Some(step) = features
         && !known(step)
         && trace.steps[step].space == [1, 1]
-        && let Some(tensor) = tensor_of(&trace.values, step)
+        && let Some((tensor, channels_last)) = tensors.of_step(step)
     {
         outputs.insert(
             0,
             Output {
                 name: names.unique("features"),
                 tensor,
+                channels_last,
                 step,
+                had_softmax: false,
             },
         );
     }
@@ -446,31 +455,55 @@ fn outputs(
     Ok(outputs)
 }
 
-/// The layer behind a chain of scalings that will be folded into it.
-fn layer(steps: &[Step], mut step: usize) -> usize {
-    while let Kind::Scale { .. } | Kind::Norm(_) = steps[step].kind {
-        step = steps[step].inputs[0];
+/// Most outputs: many heads have a few dozen.
+const MOST_OUTPUTS: usize = 1024;
+
+/// Most probabilities of probabilities that are left out.
+const MOST_SOFTMAXES: usize = 4;
+
+/// For every step the layer behind a chain of scalings that will be folded into it.
+fn bases(steps: &[Step]) -> Vec<usize> {
+    let mut bases: Vec<usize> = Vec::with_capacity(steps.len());
+    for (index, step) in steps.iter().enumerate() {
+        bases.push(match step.kind {
+            Kind::Scale { .. } | Kind::Norm(_) => bases[step.inputs[0]],
+            _ => index,
+        });
     }
-    step
+    bases
 }
 
-/// Whether a step is a linear layer, in whatever form.
-fn is_classifier(steps: &[Step], step: usize) -> bool {
-    let layer = layer(steps, step);
-    match &steps[layer].kind {
+/// Whether an output gives the scores of classes: it is a linear layer, in whatever form, or the
+/// mean of a map that a convolution gives as it is, or was made probabilities.
+fn is_classifier(steps: &[Step], bases: &[usize], output: &Output) -> bool {
+    let layer = &steps[bases[output.step]];
+    let reads = || &steps[layer.inputs[0]].kind;
+    match &layer.kind {
         Kind::Linear { .. } => true,
-        Kind::Conv { .. } => {
-            let input = steps[layer].inputs[0];
-            matches!(steps[input].kind, Kind::GlobalAvgPool)
-        }
+        Kind::Conv { .. } => matches!(reads(), Kind::GlobalAvgPool),
+        Kind::GlobalAvgPool => output.had_softmax || matches!(reads(), Kind::Conv { .. }),
         _ => false,
     }
 }
 
-/// The first tensor of the file, by name, that a step gives.
-fn tensor_of(values: &BTreeMap<String, Value>, step: usize) -> Option<String> {
-    let mut named = values.iter();
-    let found =
-        named.find(|(_, value)| matches!(value, Value::Tensor(t) if t.step == step && !t.codes));
-    found.map(|(name, _)| name.clone())
+/// The first tensor of the file, by name, that each step gives, and whether its channels come last.
+struct Tensors(BTreeMap<usize, (String, bool)>);
+
+impl Tensors {
+    fn of(trace: &Trace) -> Self {
+        let mut tensors = BTreeMap::new();
+        for (name, value) in &trace.values {
+            if let Value::Tensor(tensor) = value
+                && tensor.holds == Holds::Reals
+            {
+                let of_step = (name.clone(), tensor.channels_last);
+                tensors.entry(tensor.step).or_insert(of_step);
+            }
+        }
+        Self(tensors)
+    }
+
+    fn of_step(&self, step: usize) -> Option<(String, bool)> {
+        self.0.get(&step).cloned()
+    }
 }

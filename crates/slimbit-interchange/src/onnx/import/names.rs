@@ -1,22 +1,29 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Longest name that is kept whole.
 const LONGEST: usize = 160;
 
-/// Names that have been given away.
+/// Names that have been given away, with the number to try next where one is wanted again: a file of
+/// nodes of one name must not be counted through from 1 for each.
 #[derive(Default)]
-pub(super) struct Names(BTreeSet<String>);
+pub(super) struct Names(BTreeMap<String, usize>);
 
 impl Names {
     /// `wanted` as a plain path, with a number behind it where that is taken.
     pub(super) fn unique(&mut self, wanted: &str) -> String {
         let plain = sanitise(wanted);
-        let mut name = plain.clone();
-        let mut number = 1;
-        while !self.0.insert(name.clone()) {
-            name = format!("{plain}_{number}");
+        let Some(&next) = self.0.get(&plain) else {
+            self.0.insert(plain.clone(), 1);
+            return plain;
+        };
+        let mut number = next;
+        let mut name = format!("{plain}_{number}");
+        while self.0.contains_key(&name) {
             number += 1;
+            name = format!("{plain}_{number}");
         }
+        self.0.insert(plain, number + 1);
+        self.0.insert(name.clone(), 1);
         name
     }
 }

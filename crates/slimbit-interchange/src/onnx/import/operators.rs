@@ -3,11 +3,12 @@
 use super::refusal::{Refusal, unsupported};
 
 /// Operators with a counterpart, or without effect, where they read what depends on the image.
-pub(super) const ON_TENSORS: [&str; 34] = [
+pub(super) const ON_TENSORS: [&str; 40] = [
     "Add",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "CastLike",
     "Clip",
     "Concat",
     "Conv",
@@ -15,6 +16,7 @@ pub(super) const ON_TENSORS: [&str; 34] = [
     "Div",
     "Dropout",
     "Flatten",
+    "Gather",
     "Gemm",
     "GlobalAveragePool",
     "HardSigmoid",
@@ -22,8 +24,11 @@ pub(super) const ON_TENSORS: [&str; 34] = [
     "Identity",
     "LogSoftmax",
     "MatMul",
+    "Max",
     "MaxPool",
+    "Min",
     "Mul",
+    "Neg",
     "Pad",
     "QuantizeLinear",
     "ReduceMean",
@@ -33,6 +38,7 @@ pub(super) const ON_TENSORS: [&str; 34] = [
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Split",
     "Squeeze",
     "Sub",
     "Sum",
@@ -41,14 +47,19 @@ pub(super) const ON_TENSORS: [&str; 34] = [
 ];
 
 /// Further operators that are evaluated on constants.
-pub(super) const ON_CONSTANTS: [&str; 8] = [
+pub(super) const ON_CONSTANTS: [&str; 13] = [
+    "Abs",
+    "Ceil",
     "Constant",
     "ConstantOfShape",
     "Floor",
-    "Gather",
-    "Neg",
     "Pow",
     "Reciprocal",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
     "Sqrt",
 ];
 

@@ -8,10 +8,32 @@ use super::attributes::Attributes;
 use super::constant::Constant;
 use super::dimensions::axis;
 use super::fold::Operands;
-use super::refusal::{Refusal, damaged, unsupported};
-use super::step::Kind;
-use super::trace::{Quantiser, Tensor, Trace, Value};
-use crate::onnx::proto::data_type;
+use super::refusal::{Refusal, damaged, shown, unsupported};
+use super::step::{Kind, Step};
+use super::trace::{Holds, Tensor, Trace, Value};
+
+/// Refuses a `Dropout` that is told to train, by its operands behind the first.
+pub(super) fn refuse_training(others: &Operands) -> Result<(), Refusal> {
+    let given = |index: usize| others.get(index).and_then(Option::as_ref);
+    let trains = match given(1) {
+        Some(mode) => mode.scalar()? != 0.0,
+        None => false,
+    };
+    let drops = match given(0) {
+        Some(ratio) => ratio.scalar()? != 0.0,
+        None => true,
+    };
+    match trains && drops {
+        true => unsupported(
+            "drops elements at random, as in training",
+            "export for inference (model.eval())",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// From here on a bound is none: exporters write the largest float in few digits.
+const UNBOUNDED: f32 = 3.4e38;
 
 impl Trace {
     pub(super) fn activation(
@@ -21,10 +43,6 @@ impl Trace {
         x: &Tensor,
         others: &Operands,
     ) -> Result<Tensor, Refusal> {
-        // A clip of codes belongs to their quantiser.
-        if x.codes {
-            return Ok(x.clone());
-        }
         let kind = match op {
             "Relu" => Kind::Activation(Activation::Relu),
             "HardSwish" => Kind::Activation(Activation::HardSwish),
@@ -41,63 +59,57 @@ impl Trace {
                 };
                 let low = bound(0, "min", f32::NEG_INFINITY)?;
                 let high = bound(1, "max", f32::INFINITY)?;
-                if low == 0.0 && high >= f32::MAX {
-                    Kind::Activation(Activation::Relu)
-                } else {
-                    Kind::Clip([low, high])
-                }
+                return match x.holds {
+                    Holds::Codes(codes) => self.clip_codes(x, codes, [low, high]),
+                    _ => self.clip(x, [low, high]),
+                };
             }
         };
         self.push_like(kind, x)
     }
 
-    /// A tensor's codes. The float meaning of unsigned codes that begin at zero includes a ReLU.
-    pub(super) fn quantise(&mut self, x: &Tensor, others: &Operands) -> Result<Tensor, Refusal> {
-        let Some(Some(scale)) = others.first() else {
-            return damaged("has no scale");
-        };
-        if scale.len() != 1 {
+    /// `min(max(x, low), high)`.
+    fn clip(&mut self, x: &Tensor, [low, high]: [f32; 2]) -> Result<Tensor, Refusal> {
+        if !(low <= high) {
             return unsupported(
-                "quantises activations per channel",
-                "quantise them per tensor",
+                format!("clips to {low} .. {high}, which is empty"),
+                "only 0 .. 6 and 0 .. infinity are supported",
             );
         }
-        let scale = scale.scalar()?;
-        let (zero_point, lowest) = match others.get(1) {
-            Some(Some(zero)) => {
-                let lowest = match zero.data_type {
-                    data_type::INT8 => -128,
-                    data_type::INT16 => -32768,
-                    data_type::INT4 => -8,
-                    _ => 0,
-                };
-                match zero.to_i64()? {
-                    &[value] => (value, lowest),
-                    values => return damaged(format!("has {} zero points", values.len())),
-                }
-            }
-            _ => (0, 0),
-        };
-        let mut codes = x.clone();
-        let clamps = zero_point == lowest
-            && !self.steps[x.step].non_negative
-            && !matches!(self.steps[x.step].kind, Kind::Input);
-        if clamps {
-            let relu6 = (scale * 255.0 - 6.0).abs() < 1e-3;
-            let activation = if relu6 {
-                Activation::Relu6
-            } else {
-                Activation::Relu
-            };
-            codes = self.push_like(Kind::Activation(activation), x)?;
+        let mut bounds = [low, high];
+        if low <= -UNBOUNDED {
+            bounds[0] = f32::NEG_INFINITY;
         }
-        self.quantisers.push(Quantiser {
-            step: codes.step,
-            scale,
-            zero_point,
-        });
-        codes.codes = true;
-        Ok(codes)
+        if high >= UNBOUNDED {
+            bounds[1] = f32::INFINITY;
+        }
+        let mut source = x.clone();
+        // A clip of a clip is a clip.
+        let before = match self.steps[x.step].kind {
+            Kind::Clip(before) => Some(before),
+            Kind::Activation(Activation::Relu) => Some([0.0, f32::INFINITY]),
+            Kind::Activation(Activation::Relu6) => Some([0.0, 6.0]),
+            _ => None,
+        };
+        if let Some(before) = before {
+            let joint = before.map(|bound| bound.clamp(bounds[0], bounds[1]));
+            if joint == before {
+                return Ok(source);
+            }
+            bounds = joint;
+            source.step = self.steps[x.step].inputs[0];
+        }
+        if self.steps[source.step].non_negative && bounds[0] < 0.0 && bounds[1] > 0.0 {
+            bounds[0] = 0.0;
+        }
+        let free = bounds[0] == f32::NEG_INFINITY
+            || (bounds[0] == 0.0 && self.steps[source.step].non_negative);
+        let kind = match bounds {
+            [_, f32::INFINITY] if free => return Ok(source),
+            [0.0, f32::INFINITY] => Kind::Activation(Activation::Relu),
+            bounds => Kind::Clip(bounds),
+        };
+        self.push_like(kind, &source)
     }
 
     /// Sums, products and concatenations.
@@ -119,6 +131,12 @@ impl Trace {
         if op == "Concat" {
             return self.concat(attributes, &tensors, constants.len());
         }
+        if tensors.iter().any(|x| x.holds != Holds::Reals) {
+            return unsupported(
+                "computes on integers",
+                "cast or dequantise the tensor to floats first",
+            );
+        }
         match (op, &tensors[..], &constants[..]) {
             ("Sum", [x], []) => Ok(x.clone()),
             ("Add" | "Sum", [x, rest @ ..], []) => {
@@ -133,6 +151,23 @@ impl Trace {
                 let first = matches!(operands.first(), Some(Some(Value::Constant(_))));
                 self.scaled(op, x, constant, first)
             }
+            ("Max" | "Min", [x], bounds) => {
+                let mut clipped = x.clone();
+                for bound in bounds {
+                    let fits = bound.dims.len() <= x.dims.len();
+                    clipped = match (bound.scalar(), op) {
+                        (Ok(low), "Max") if fits => self.clip(&clipped, [low, f32::INFINITY])?,
+                        (Ok(high), _) if fits => self.clip(&clipped, [f32::NEG_INFINITY, high])?,
+                        _ => {
+                            return unsupported(
+                                format!("takes a bound of {}", shown(&bound.dims)),
+                                "only one number for all elements is supported",
+                            );
+                        }
+                    };
+                }
+                Ok(clipped)
+            }
             _ => unsupported(
                 "combines tensors in a way without a counterpart",
                 "simplify the model, or cut it before this node",
@@ -143,11 +178,17 @@ impl Trace {
     fn add(&mut self, x: &Tensor, y: &Tensor) -> Result<Tensor, Refusal> {
         if x.dims != y.dims || x.channels_last != y.channels_last {
             return unsupported(
-                format!("adds {:?} and {:?}", x.dims, y.dims),
+                format!("adds {} and {}", shown(&x.dims), shown(&y.dims)),
                 "only sums of tensors of one shape are supported",
             );
         }
-        let (channels, space) = x.extent()?;
+        let Step {
+            channels, space, ..
+        } = self.steps[x.step];
+        let other = &self.steps[y.step];
+        if (channels, space) != (other.channels, other.space) {
+            return damaged("adds maps of other channels");
+        }
         self.push(Kind::Add, &[x, y], channels, space, x.dims.clone())
     }
 
@@ -160,28 +201,40 @@ impl Trace {
         let Some(first) = tensors.first() else {
             return damaged("joins nothing");
         };
+        if !attributes.has("axis") {
+            return damaged("states no axis");
+        }
         let at = axis(attributes.int("axis", 1), first.dims.len())?;
-        if at != 1 || constants > 0 || tensors.iter().any(|x| x.map().is_err()) {
+        let alike = |x: &Tensor| {
+            (x.dims.len(), x.channels_last, x.holds) == (4, first.channels_last, first.holds)
+        };
+        if constants > 0 || !tensors.iter().all(alike) || at != first.channel_axis() {
             return unsupported(
                 "joins other things than maps along their channels",
                 "only axis 1 of maps [N, C, H, W] is supported",
             );
         }
-        let (_, space) = first.map()?;
+        let (_, space) = first.extent()?;
         let mut channels = 0;
         for x in tensors {
-            let (more, other) = x.map()?;
+            let (more, other) = x.extent()?;
             if other != space {
-                return damaged(format!("joins {:?} and {:?}", first.dims, x.dims));
+                let (first, x) = (shown(&first.dims), shown(&x.dims));
+                return damaged(format!("joins {first} and {x}"));
             }
             channels += more;
         }
         if tensors.len() == 1 {
             return Ok(first.clone());
         }
-        let dims = vec![first.dims[0], channels, space[0], space[1]];
+        let mut dims = first.dims.clone();
+        dims[at] = channels;
         let inputs: Vec<&Tensor> = tensors.iter().collect();
-        self.push(Kind::Concat, &inputs, channels, space, dims)
+        let joined = self.push(Kind::Concat, &inputs, channels, space, dims)?;
+        Ok(Tensor {
+            holds: first.holds,
+            ..joined
+        })
     }
 
     /// A tensor and a constant.
@@ -193,7 +246,7 @@ impl Trace {
         constant_first: bool,
     ) -> Result<Tensor, Refusal> {
         let values = channel_values(x, constant)?;
-        self.budget.take(values.len())?;
+        self.budget.take(3 * values.len())?;
         let all = |value: f32| vec![value; values.len()];
         let (gain, shift) = match (op, constant_first) {
             ("Add", _) => (all(1.0), values),
@@ -295,25 +348,41 @@ impl Trace {
 
 /// One number for every channel of `x`, or one for all.
 fn channel_values(x: &Tensor, constant: &Constant) -> Result<Vec<f32>, Refusal> {
+    let values = constant.to_f32();
     if constant.len() == 1 && constant.dims.len() <= x.dims.len() {
-        return Ok(constant.to_f32().into_owned());
+        return Ok(values.into_owned());
     }
     let (channels, _) = x.extent()?;
-    let rank = x.dims.len();
-    let at = if x.channels_last { rank - 1 } else { 1 };
-    let missing = rank.checked_sub(constant.dims.len());
-    let alone = missing.is_some_and(|missing| {
-        let mut dims = constant.dims.iter().enumerate();
-        dims.all(|(i, &d)| d == if i + missing == at { channels } else { 1 })
-    });
-    if alone && constant.len() == channels {
-        return Ok(constant.to_f32().into_owned());
+    let refuse = |why: String| {
+        unsupported(
+            why,
+            "only one number, or one per channel, is supported; in place of a mean image, take its \
+             mean per channel",
+        )
+    };
+    let Some(missing) = x.dims.len().checked_sub(constant.dims.len()) else {
+        let (x, constant) = (shown(&x.dims), shown(&constant.dims));
+        return refuse(format!("combines {x} with a constant of {constant}"));
+    };
+    let at = x.channel_axis();
+    let mut dims = constant.dims.iter().enumerate();
+    let fits = dims.all(|(i, &d)| d == 1 || (i + missing > 0 && d == x.dims[i + missing]));
+    let of_channels = at
+        .checked_sub(missing)
+        .is_some_and(|at| constant.dims[at] == channels);
+    if !fits || !of_channels || constant.len() == 0 {
+        let (x, constant) = (shown(&x.dims), shown(&constant.dims));
+        return refuse(format!("combines {x} with a constant of {constant}"));
     }
-    unsupported(
-        format!(
-            "combines {:?} with a constant of {:?}",
-            x.dims, constant.dims
-        ),
-        "only one number, or one per channel, is supported",
-    )
+    // A whole image of numbers may still be one per channel.
+    let inner: usize = constant.dims[at - missing + 1..].iter().product();
+    let first: Vec<f32> = (0..channels).map(|c| values[c * inner]).collect();
+    let mut all = values.iter().enumerate();
+    match all.all(|(i, v)| v.to_bits() == first[i / inner % channels].to_bits()) {
+        true => Ok(first),
+        false => refuse(format!(
+            "combines {} with a constant that differs from pixel to pixel",
+            shown(&x.dims)
+        )),
+    }
 }

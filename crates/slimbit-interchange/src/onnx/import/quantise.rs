@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::attributes::Attributes;
-use super::constant::Constant;
+use super::constant::{Constant, Data, integers};
 use super::dimensions::axis;
 use super::refusal::{Budget, Refusal, damaged, unsupported};
 use crate::onnx::proto::data_type;
@@ -15,8 +15,11 @@ fn quantisers<'a>(
     zero: Option<&'a Rc<Constant>>,
     attributes: Attributes<'_>,
 ) -> Result<impl Fn(usize) -> (f32, f32) + 'a, Refusal> {
-    if attributes.int("block_size", 0) != 0 {
-        return unsupported("scales of blocks", "quantise per tensor or per channel");
+    if scale.dims.len() > 1 {
+        return unsupported(
+            format!("has scales of {} dimensions", scale.dims.len()),
+            "quantise per tensor or per channel",
+        );
     }
     let rows = scale.len();
     let inner = if rows == 1 {
@@ -39,6 +42,28 @@ fn quantisers<'a>(
     })
 }
 
+/// The type of the codes that a `QuantizeLinear` makes, and the least and greatest of them.
+pub(super) fn code_type(
+    attributes: Attributes<'_>,
+    zero: Option<&Rc<Constant>>,
+) -> Result<(i32, i64, i64), Refusal> {
+    let stated = i32::try_from(attributes.int("output_dtype", 0)).unwrap_or(-1);
+    let kind = match (zero, stated) {
+        (Some(zero), 0) => zero.data_type,
+        (Some(zero), stated) if zero.data_type == stated => stated,
+        (Some(_), _) => return damaged("states a type that its zero point does not have"),
+        (None, 0) => data_type::UINT8,
+        (None, stated) => stated,
+    };
+    match (kind, integers(kind)) {
+        (data_type::BOOL | data_type::INT32 | data_type::INT64, _) | (_, None) => unsupported(
+            format!("rounds to element type {kind}"),
+            "quantise to integers of 4 to 16 bits, or export in float",
+        ),
+        (_, Some((low, high))) => Ok((kind, low, high)),
+    }
+}
+
 pub(super) fn dequantise(
     source: &Constant,
     scale: &Constant,
@@ -47,6 +72,9 @@ pub(super) fn dequantise(
     budget: &mut Budget,
 ) -> Result<Constant, Refusal> {
     budget.take(source.len())?;
+    if !matches!(source.data, Data::Int(_)) {
+        return damaged("dequantises what is no integer");
+    }
     let quantiser = quantisers(source, scale, zero, attributes)?;
     let codes = source.to_f32();
     let values = codes.iter().enumerate().map(|(i, &code)| {
@@ -65,21 +93,8 @@ pub(super) fn quantise(
 ) -> Result<Constant, Refusal> {
     budget.take(source.len())?;
     let quantiser = quantisers(source, scale, zero, attributes)?;
-    let data_type = zero.map_or(data_type::UINT8, |zero| zero.data_type);
-    let (low, high) = match data_type {
-        data_type::INT8 => (-128.0, 127.0),
-        data_type::UINT8 => (0.0, 255.0),
-        data_type::INT4 => (-8.0, 7.0),
-        data_type::UINT4 => (0.0, 15.0),
-        data_type::INT16 => (-32768.0, 32767.0),
-        data_type::UINT16 => (0.0, 65535.0),
-        _ => {
-            return unsupported(
-                "rounds weights to another type than integers",
-                "export in float",
-            );
-        }
-    };
+    let (data_type, low, high) = code_type(attributes, zero)?;
+    let (low, high) = (low as f32, high as f32);
     let values = source.to_f32();
     let codes = values.iter().enumerate().map(|(i, &value)| {
         let (scale, zero) = quantiser(i);

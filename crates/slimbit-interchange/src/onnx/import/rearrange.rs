@@ -1,11 +1,11 @@
 //! Operators that move elements and compute nothing.
 
 use super::attributes::{Attributes, LARGEST};
-use super::dimensions::{axis, reshaped};
-use super::fold::Operands;
-use super::refusal::{Refusal, damaged, unsupported};
+use super::dimensions::{axes, axis, parts, reshaped};
+use super::fold::{Operands, split_axis};
+use super::refusal::{Refusal, damaged, quoted, shown, unsupported};
 use super::selection::{Cut, cuts, permutation};
-use super::step::Kind;
+use super::step::{Kind, Step};
 use super::trace::{Tensor, Trace};
 
 impl Trace {
@@ -23,31 +23,66 @@ impl Trace {
 
     /// The elements of `x` in the same order under other dimensions.
     fn with_dims(&mut self, x: &Tensor, dims: Vec<usize>) -> Result<Tensor, Refusal> {
-        let (channels, space) = x.extent()?;
-        let batch = x.dims[0];
-        let elements = channels * space[0] * space[1];
         if dims == x.dims {
             return Ok(x.clone());
         }
-        let vector = matches!(dims[..], [n, c] | [n, c, 1, 1] if n == batch && c == elements);
-        if vector && space == [1, 1] {
-            return Ok(Tensor {
-                dims,
-                channels_last: false,
+        let Step {
+            channels,
+            space: [height, width],
+            ..
+        } = self.steps[x.step];
+        let batch = self.batch;
+        let elements = channels * height * width;
+        // With one channel or one pixel, both orders are the same.
+        let either = channels == 1 || height * width == 1;
+        let relabelled = |channels_last| {
+            Ok(Tensor {
+                dims: dims.clone(),
+                channels_last,
                 ..x.clone()
-            });
-        }
-        if vector && dims.len() == 2 {
-            if x.channels_last {
-                return unsupported(
-                    "flattens a map whose channels come last",
-                    "convert the model to NCHW (tf2onnx: --inputs-as-nchw)",
-                );
+            })
+        };
+        match dims[..] {
+            [n, c] | [n, c, 1, 1] if n == batch && c == elements => {
+                if height * width == 1 {
+                    return relabelled(false);
+                }
+                if x.channels_last && !either {
+                    return unsupported(
+                        "flattens a map whose channels come last",
+                        "convert the model to NCHW (tf2onnx: --inputs-as-nchw)",
+                    );
+                }
+                let first = Tensor {
+                    channels_last: false,
+                    ..x.clone()
+                };
+                return self.push(Kind::Flatten, &[&first], elements, [1, 1], dims);
             }
-            return self.push(Kind::Flatten, &[x], elements, [1, 1], dims);
+            [n, c, h, w]
+                if (!x.channels_last || either)
+                    && [n, c, h, w] == [batch, channels, height, width] =>
+            {
+                return relabelled(false);
+            }
+            [n, h, w, c]
+                if (x.channels_last || either)
+                    && [n, c, h, w] == [batch, channels, height, width] =>
+            {
+                return relabelled(true);
+            }
+            // Other axes of one come and go, so long as none of the rest could be mistaken.
+            _ => {
+                let long = |dims: &[usize]| -> Vec<usize> {
+                    dims.iter().copied().filter(|&d| d != 1).collect()
+                };
+                if !matches!(dims.len(), 2 | 4) && long(&dims) == long(&x.dims) {
+                    return relabelled(x.channels_last);
+                }
+            }
         }
         unsupported(
-            format!("reshapes {:?} to {dims:?}", x.dims),
+            format!("reshapes {} to {}", shown(&x.dims), shown(&dims)),
             "only reshaping a map to a vector is supported",
         )
     }
@@ -67,7 +102,7 @@ impl Trace {
             ([0, ..], _) if space == [1, 1] => dims.len() == 4 && dims[1] == 1,
             _ => {
                 return unsupported(
-                    format!("permutes {:?} by {perm:?}", x.dims),
+                    format!("permutes {} by {}", shown(&x.dims), shown(&perm)),
                     "only changes between NHWC and NCHW are supported",
                 );
             }
@@ -90,7 +125,7 @@ impl Trace {
             b"constant" | b"" | b"edge" => {}
             mode => {
                 return unsupported(
-                    format!("pads in mode `{}`", String::from_utf8_lossy(mode)),
+                    format!("pads in mode {}", quoted(&String::from_utf8_lossy(mode))),
                     "only constant borders are supported",
                 );
             }
@@ -100,26 +135,27 @@ impl Trace {
             _ => attributes.ints("pads").unwrap_or_default().to_vec(),
         };
         let value = match others.get(1) {
-            Some(Some(value)) => value.scalar()?,
             // To a maximum, repeated elements are as good as none: its windows hold the originals.
             _ if mode == b"edge" => f32::NEG_INFINITY,
+            Some(Some(value)) => value.scalar()?,
             _ => attributes.float("value").unwrap_or(0.0),
         };
         let rank = x.dims.len();
-        let axes = match others.get(2) {
-            Some(Some(axes)) => axes
-                .to_i64()?
-                .iter()
-                .map(|&a| axis(a, rank))
-                .collect::<Result<Vec<_>, _>>()?,
+        let along = match others.get(2) {
+            Some(Some(listed)) => {
+                let listed = listed.to_i64()?;
+                axes(listed, rank)?;
+                let from_front = listed.iter().map(|&a| axis(a, rank));
+                from_front.collect::<Result<Vec<_>, _>>()?
+            }
             _ => (0..rank).collect(),
         };
-        if given.len() != 2 * axes.len() {
-            return damaged(format!("has {} pads for {} axes", given.len(), axes.len()));
+        if given.len() != 2 * along.len() {
+            return damaged(format!("has {} pads for {} axes", given.len(), along.len()));
         }
         let mut pads = vec![[0; 2]; rank];
-        for (i, &a) in axes.iter().enumerate() {
-            for (side, at) in [(0, i), (1, i + axes.len())] {
+        for (i, &a) in along.iter().enumerate() {
+            for (side, at) in [(0, i), (1, i + along.len())] {
                 match usize::try_from(given[at]) {
                     Ok(n) if n <= LARGEST => pads[a][side] = n,
                     _ => return unsupported(format!("pads by {}", given[at]), "crop elsewhere"),
@@ -168,42 +204,147 @@ impl Trace {
     ) -> Result<Tensor, Refusal> {
         let mut operands = vec![None];
         operands.extend(others.iter().cloned());
-        let (channels, [height, width]) = x.map()?;
+        let (_, [height, width]) = x.extent()?;
+        let at = x.channel_axis();
+        // The rows' axis; a vector has none.
+        let rows = match (x.dims.len(), x.channels_last) {
+            (4, false) => 2,
+            (4, true) => 1,
+            _ => usize::MAX - 1,
+        };
+        let mut x = x.clone();
         let mut steps = [1, 1];
         for Cut {
             axis,
             start,
             step,
             count,
-        } in cuts(&x.dims, &operands, attributes)?
+        } in cuts(&x.dims.clone(), &operands, attributes)?
         {
+            let size = x.dims[axis];
+            if axis == at {
+                self.budget.take(count)?;
+                let taken = (0..count as i64).map(|i| (start + i * step) as usize);
+                x = self.select(&x, taken.collect())?;
+                continue;
+            }
             // Beyond the size, all steps are alike.
-            let step = usize::try_from(step)
-                .unwrap_or(0)
-                .clamp(1, x.dims[axis].max(1));
-            let whole = start == 0 && count == x.dims[axis].div_ceil(step);
-            match axis {
-                2 | 3 if whole => steps[axis - 2] = step,
+            let step = usize::try_from(step).unwrap_or(0).clamp(1, size.max(1));
+            let whole = start == 0 && count == size.div_ceil(step);
+            match axis.checked_sub(rows) {
+                Some(side @ (0 | 1)) if whole => steps[side] = step,
                 _ if whole && step == 1 => {}
                 _ => {
                     return unsupported(
                         "cuts out a part of its operand",
-                        "only taking every n-th row and column is supported",
+                        "only taking every n-th row and column, or channels, is supported",
                     );
                 }
             }
         }
         if steps == [1, 1] {
-            return Ok(x.clone());
+            return Ok(x);
         }
         let space = [height.div_ceil(steps[0]), width.div_ceil(steps[1])];
-        let dims = vec![x.dims[0], channels, space[0], space[1]];
+        let mut dims = x.dims.clone();
+        (dims[rows], dims[rows + 1]) = (space[0], space[1]);
+        let channels = dims[at];
         // Exporters write one slice per axis; together they are one step.
-        let mut source = x.clone();
         if let Kind::Subsample(before) = self.steps[x.step].kind {
-            source.step = self.steps[x.step].inputs[0];
-            steps = [steps[0] * before[0], steps[1] * before[1]];
+            x.step = self.steps[x.step].inputs[0];
+            steps = [
+                steps[0].saturating_mul(before[0]),
+                steps[1].saturating_mul(before[1]),
+            ];
         }
-        self.push(Kind::Subsample(steps), &[&source], channels, space, dims)
+        self.push(Kind::Subsample(steps), &[&x], channels, space, dims)
+    }
+
+    /// Channels by their indices.
+    pub(super) fn gather(
+        &mut self,
+        attributes: Attributes<'_>,
+        x: &Tensor,
+        others: &Operands,
+    ) -> Result<Tensor, Refusal> {
+        let Some(Some(indices)) = others.first() else {
+            return damaged("has no indices");
+        };
+        x.extent()?;
+        let at = axis(attributes.int("axis", 0), x.dims.len())?;
+        if at != x.channel_axis() || indices.dims.len() > 1 {
+            return unsupported(
+                format!(
+                    "takes indices of {} along axis {at} of {}",
+                    shown(&indices.dims),
+                    shown(&x.dims)
+                ),
+                "only choosing channels is supported",
+            );
+        }
+        let size = x.dims[at];
+        self.budget.take(indices.len())?;
+        let channels = indices
+            .to_i64()?
+            .iter()
+            .map(|&i| axis(i, size))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut chosen = self.select(x, channels)?;
+        // A single index takes the axis away.
+        if indices.dims.is_empty() {
+            chosen.dims.remove(at);
+        }
+        Ok(chosen)
+    }
+
+    /// Parts of the channels, one behind the other.
+    pub(super) fn split(
+        &mut self,
+        attributes: Attributes<'_>,
+        x: &Tensor,
+        others: &Operands,
+        outputs: usize,
+    ) -> Result<Vec<Tensor>, Refusal> {
+        x.extent()?;
+        let at = split_axis(attributes, x.dims.len())?;
+        if at != x.channel_axis() {
+            return unsupported(
+                format!("splits axis {at} of {}", shown(&x.dims)),
+                "only splitting channels is supported",
+            );
+        }
+        let listed = others.first().and_then(Option::as_ref);
+        let sizes = parts(attributes, x.dims[at], listed.map(|l| &**l), outputs)?;
+        self.budget.take(x.dims[at])?;
+        let mut start = 0;
+        let mut split = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            split.push(self.select(x, (start..start + size).collect())?);
+            start += size;
+        }
+        Ok(split)
+    }
+
+    /// Some of the channels, or all in another order.
+    fn select(&mut self, x: &Tensor, channels: Vec<usize>) -> Result<Tensor, Refusal> {
+        let at = x.channel_axis();
+        if channels.iter().copied().eq(0..x.dims[at]) {
+            return Ok(x.clone());
+        }
+        if channels.is_empty() {
+            return unsupported("takes no channels", "remove the node");
+        }
+        let (count, space) = (channels.len(), x.extent()?.1);
+        let mut dims = x.dims.clone();
+        dims[at] = count;
+        let kind = Kind::Select {
+            channels,
+            factors: Vec::new(),
+        };
+        let selected = self.push(kind, &[x], count, space, dims)?;
+        Ok(Tensor {
+            holds: x.holds,
+            ..selected
+        })
     }
 }

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// A node that cannot be taken over, as a list of all of them shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +21,48 @@ impl fmt::Display for UnsupportedNode {
             why,
             remedy,
         } = self;
-        write!(f, "{op} `{node}`: {why}; {remedy}")
+        write!(f, "{} {}: {why}; {remedy}", plain(op), quoted(node))
     }
+}
+
+/// Longest name that messages show whole.
+const LONGEST_NAME: usize = 80;
+
+/// Most elements of a list that messages show.
+const LONGEST_LIST: usize = 8;
+
+/// A name of the file between backticks: control characters escaped, cut where it is long.
+pub(super) fn quoted(name: &str) -> String {
+    format!("`{}`", plain(name))
+}
+
+fn plain(name: &str) -> String {
+    let mut plain = String::new();
+    for (count, c) in name.chars().enumerate() {
+        if count == LONGEST_NAME {
+            plain.push('…');
+            break;
+        }
+        match c.is_control() {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// A list of the file, cut where it is long.
+pub(super) fn shown<T: fmt::Display>(values: &[T]) -> String {
+    let mut text = String::from("[");
+    for (index, value) in values.iter().take(LONGEST_LIST).enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        write!(text, "{separator}{value}").expect("strings take everything");
+    }
+    match values.len().checked_sub(LONGEST_LIST) {
+        Some(more @ 1..) => write!(text, ", and {more} more]").expect("strings take everything"),
+        _ => text.push(']'),
+    }
+    text
 }
 
 /// Why one node was not taken over.
@@ -73,9 +113,15 @@ impl Budget {
     }
 }
 
+/// Most dimensions of a tensor; runtimes know eight or so.
+pub(super) const MAX_RANK: usize = 16;
+
 /// The number of elements of a tensor, with dimensions of 0 counted as 1: where it is known, no
-/// product of some of the dimensions overflows either.
+/// product of some of the dimensions overflows either. None for more dimensions than tensors have.
 pub(super) fn bounded(dims: &[usize]) -> Option<usize> {
+    if dims.len() > MAX_RANK {
+        return None;
+    }
     dims.iter()
         .try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
 }

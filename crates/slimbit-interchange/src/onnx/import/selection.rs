@@ -2,9 +2,9 @@
 
 use super::attributes::Attributes;
 use super::constant::{Constant, Data};
-use super::dimensions::axis;
+use super::dimensions::{axes, axis};
 use super::fold::Operands;
-use super::refusal::{Budget, Refusal, damaged};
+use super::refusal::{Budget, Refusal, damaged, shown};
 
 /// Keeps the elements at `positions`, in that order.
 fn pick(source: &Constant, dims: Vec<usize>, positions: impl Iterator<Item = usize>) -> Constant {
@@ -22,19 +22,13 @@ pub(super) fn permutation(attributes: Attributes<'_>, rank: usize) -> Result<Vec
     let Some(perm) = attributes.ints("perm") else {
         return Ok((0..rank).rev().collect());
     };
-    let perm = perm
-        .iter()
-        .map(|&p| axis(p, rank))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut sorted = perm.clone();
-    sorted.sort_unstable();
-    if sorted.iter().copied().eq(0..rank) {
-        Ok(perm)
-    } else {
-        damaged(format!(
-            "{perm:?} is not a permutation of {rank} dimensions"
-        ))
+    if axes(perm, rank)?.len() != rank {
+        return damaged(format!(
+            "{} is not a permutation of {rank} dimensions",
+            shown(perm)
+        ));
     }
+    perm.iter().map(|&p| axis(p, rank)).collect()
 }
 
 pub(super) fn transpose(
@@ -69,6 +63,9 @@ pub(super) fn concat(
     let Some(first) = parts.first() else {
         return damaged("joins nothing");
     };
+    if !attributes.has("axis") {
+        return damaged("states no axis");
+    }
     let at = axis(attributes.int("axis", 0), first.dims.len())?;
     let mut dims = first.dims.clone();
     dims[at] = 0;
@@ -76,7 +73,8 @@ pub(super) fn concat(
         let fits = part.dims.len() == dims.len()
             && (0..dims.len()).all(|i| i == at || part.dims[i] == dims[i]);
         if !fits {
-            return damaged(format!("joins {:?} and {:?}", first.dims, part.dims));
+            let (first, part) = (shown(&first.dims), shown(&part.dims));
+            return damaged(format!("joins {first} and {part}"));
         }
         dims[at] += part.dims[at];
     }
@@ -94,7 +92,10 @@ pub(super) fn concat(
         for (part, range) in rows {
             values.extend_from_slice(&part.to_i64()?[range]);
         }
-        Constant::ints(dims, values)
+        Constant {
+            data_type: first.data_type,
+            ..Constant::ints(dims, values)
+        }
     } else {
         let mut values = Vec::new();
         for (part, range) in rows {
@@ -121,6 +122,8 @@ pub(super) fn gather(
     let mut dims = source.dims[..at].to_vec();
     dims.extend(&indices.dims);
     dims.extend(&source.dims[at + 1..]);
+    // Positions are counted one by one, also where there is nothing at them.
+    budget.take(outer.saturating_mul(chosen.len()))?;
     budget.take_dims(&dims)?;
     let size = source.dims[at];
     let positions = (0..outer).flat_map(|o| {
@@ -154,14 +157,15 @@ pub(super) fn cuts(
     let (Some(starts), Some(ends)) = (listed(1, "starts")?, listed(2, "ends")?) else {
         return damaged("no starts or no ends");
     };
-    let axes = listed(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let along = listed(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    axes(&along, dims.len())?;
     let steps = listed(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
-    if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
+    if [ends.len(), along.len(), steps.len()] != [starts.len(); 3] {
         return damaged("starts, ends, axes and steps differ in number");
     }
     let mut cuts = Vec::with_capacity(starts.len());
     for i in 0..starts.len() {
-        let axis = axis(axes[i], dims.len())?;
+        let axis = axis(along[i], dims.len())?;
         let (size, step) = (dims[axis] as i64, steps[i]);
         let from_front = |v: i64| if v < 0 { v.saturating_add(size) } else { v };
         let (start, end) = (from_front(starts[i]), from_front(ends[i]));
@@ -215,4 +219,28 @@ pub(super) fn slice(
         result = pick(&result, dims, positions);
     }
     Ok(result)
+}
+
+/// The parts of `sizes` along an axis.
+pub(super) fn split(
+    source: &Constant,
+    at: usize,
+    sizes: &[usize],
+    budget: &mut Budget,
+) -> Result<Vec<Constant>, Refusal> {
+    budget.take(source.len().saturating_add(sizes.len()))?;
+    let outer: usize = source.dims[..at].iter().product();
+    let inner: usize = source.dims[at + 1..].iter().product();
+    let row = source.dims[at] * inner;
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(sizes.len());
+    for &size in sizes {
+        let mut dims = source.dims.clone();
+        dims[at] = size;
+        let span = start..start + size * inner;
+        let positions = (0..outer).flat_map(|o| span.clone().map(move |k| o * row + k));
+        parts.push(pick(source, dims, positions));
+        start += size * inner;
+    }
+    Ok(parts)
 }

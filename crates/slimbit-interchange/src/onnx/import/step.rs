@@ -17,6 +17,9 @@ pub(super) struct Step {
     pub(super) space: [usize; 2],
     /// Whether no element of the result can be negative.
     pub(super) non_negative: bool,
+    /// Whether this is the image itself, or each of its channels a multiple of one of the image's
+    /// and a constant: the normalisation that a file may begin with.
+    pub(super) is_image: bool,
 }
 
 /// What a step computes.
@@ -60,6 +63,11 @@ pub(super) enum Kind {
     },
     /// Zero channels before and after.
     PadChannels([usize; 2]),
+    /// Channels of the operand, in the order given, each times a factor; no factors are all one.
+    Select {
+        channels: Vec<usize>,
+        factors: Vec<f32>,
+    },
     /// Every so many rows and columns.
     Subsample([usize; 2]),
     Flatten,
@@ -79,12 +87,12 @@ pub(super) struct Norm {
 
 impl Norm {
     /// The same as `gain · x + shift`.
-    pub(super) fn line(&self) -> (Vec<f32>, Vec<f32>) {
+    pub(super) fn line(&self) -> (Vec<f64>, Vec<f64>) {
         let lines = (0..self.gamma.len()).map(|c| {
             let deviation = (f64::from(self.variance[c]) + f64::from(self.eps)).sqrt();
             let gain = f64::from(self.gamma[c]) / deviation;
             let shift = f64::from(self.beta[c]) - gain * f64::from(self.mean[c]);
-            (gain as f32, shift as f32)
+            (gain, shift)
         });
         lines.unzip()
     }
@@ -101,7 +109,17 @@ impl Kind {
                 | Self::Gated(_)
                 | Self::Pad { .. }
                 | Self::PadChannels(_)
+                | Self::Select { .. }
                 | Self::Softmax
+        )
+    }
+
+    /// Whether every channel of the result is a multiple of one channel of an operand, and a
+    /// constant.
+    pub(super) fn is_affine(&self) -> bool {
+        matches!(
+            self,
+            Self::Input | Self::Norm(_) | Self::Scale { .. } | Self::Select { .. } | Self::Concat
         )
     }
 
@@ -121,11 +139,14 @@ impl Kind {
             | Self::Subsample(_)
             | Self::Flatten => operands,
             Self::Pad { value, .. } => *value >= 0.0 && operands,
+            Self::Select { factors, .. } => factors.is_empty() && operands,
+            Self::Scale { gain, shift } => {
+                operands && gain.iter().chain(shift).all(|&value| value >= 0.0)
+            }
             Self::Input
             | Self::Conv { .. }
             | Self::Linear { .. }
             | Self::Norm(_)
-            | Self::Scale { .. }
             | Self::Gated(_) => false,
         }
     }

@@ -72,7 +72,7 @@ fn constant_nodes_have_their_elements_elsewhere_too() {
     let value = [("location", "data/weights.bin"), ("offset", "4")];
     let attribute = crate::onnx::proto::AttributeProto {
         name: "value".to_owned(),
-        t: Some(tensor("", 2, &value)),
+        t: Some(Box::new(tensor("", 2, &value))),
         r#type: 4,
         ..Default::default()
     };

@@ -43,6 +43,7 @@ fn hard_swish_is_found_in_every_form() {
 fn clips_are_relus_by_operand_and_by_attribute() {
     let attributes = vec![float("min", 0.0), float("max", 6.0)];
     let network = File::new(&IMAGE)
+        .opset(10)
         .node("Clip", "x", "y", attributes)
         .network("y");
     assert_eq!(last(&network), &Op::Activation(Activation::Relu6));
@@ -51,6 +52,7 @@ fn clips_are_relus_by_operand_and_by_attribute() {
         .node("Clip", "x zero", "y", vec![]);
     assert_eq!(last(&open.network("y")), &Op::Activation(Activation::Relu));
     let error = File::new(&IMAGE)
+        .opset(10)
         .node(
             "Clip",
             "x",
@@ -95,7 +97,8 @@ fn a_batch_norm_stays_behind_its_convolution_and_becomes_one_elsewhere() {
     let behind = norm(File::new(&IMAGE).conv(3, vec![]), "y", 2).network("z");
     assert_eq!(ops(&behind), ["input", "conv2d", "batch_norm"]);
     assert_eq!(behind.norms["z"], (vec![1.0; 2], vec![4.0; 2]));
-    let alone = norm(File::new(&IMAGE), "x", 3).network("z");
+    let relu = File::new(&IMAGE).node("Relu", "x", "r", vec![]);
+    let alone = norm(relu, "r", 3).network("z");
     assert!(matches!(last(&alone), Op::Conv2d(c) if c.groups == Groups::Depthwise));
     assert_eq!(alone.params.0["z.weight"].data, [0.5; 3]);
     assert_eq!(alone.params.0["z.bias"].data, [0.5; 3]);

@@ -3,23 +3,26 @@
 mod corpus;
 mod external;
 mod folding;
+mod hostile;
+mod images;
 mod refusals;
+mod schema;
 mod values;
 mod windows;
 
 use prost::Message;
 use slimbit_graph::Op;
 
-use super::import;
+use super::{OnnxImport, import};
 use crate::Network;
 use crate::onnx::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type,
 };
 
-/// A file under construction; the image is `x`.
+/// A file under construction; the image is `x`, the opset 17.
 #[derive(Default)]
-struct File(GraphProto);
+struct File(GraphProto, Option<i64>);
 
 impl File {
     fn new(image: &[i64]) -> Self {
@@ -65,6 +68,19 @@ impl File {
         self
     }
 
+    /// The same with operators of another version.
+    fn opset(mut self, version: i64) -> Self {
+        self.1 = Some(version);
+        self
+    }
+
+    /// The same with an image of pixels in bytes.
+    fn of_bytes(mut self) -> Self {
+        let image = self.0.input[0].r#type.as_mut().unwrap();
+        image.tensor_type.as_mut().unwrap().elem_type = data_type::UINT8;
+        self
+    }
+
     fn tensor(mut self, tensor: TensorProto) -> Self {
         self.0.initializer.push(tensor);
         self
@@ -97,6 +113,12 @@ impl File {
             .node("Conv", "x w", "y", attributes)
     }
 
+    /// A 1×1 convolution of three channels of `x` to `y`.
+    fn conv_1x1(self) -> Self {
+        self.floats("w", &[3, 3, 1, 1], &[0.1; 9])
+            .node("Conv", "x w", "y", vec![])
+    }
+
     fn bytes(mut self, outputs: &[&str]) -> Vec<u8> {
         self.0.output = outputs
             .iter()
@@ -110,7 +132,7 @@ impl File {
             graph: Some(self.0),
             opset_import: vec![OperatorSetIdProto {
                 domain: String::new(),
-                version: 17,
+                version: self.1.unwrap_or(17),
             }],
             ..ModelProto::default()
         };
@@ -119,6 +141,10 @@ impl File {
 
     fn network(self, output: &str) -> Network {
         import(&self.bytes(&[output]), None).unwrap().network
+    }
+
+    fn import(self, output: &str) -> OnnxImport {
+        import(&self.bytes(&[output]), None).unwrap()
     }
 
     fn error(self, output: &str) -> String {

@@ -4,6 +4,7 @@ use super::{File, IMAGE};
 use crate::ImportError;
 use crate::onnx::import::import;
 use crate::onnx::import::operators::{ON_CONSTANTS, ON_TENSORS};
+use crate::onnx::import::schema::is_known;
 use crate::onnx::proto::{StringStringEntryProto, TensorProto, data_type};
 use crate::onnx::writer::{float, int};
 
@@ -51,6 +52,7 @@ fn the_operators_that_are_understood_are_looked_at() {
         );
         let error = error.map_or_else(|error| error.to_string(), |_| String::new());
         assert!(!error.contains("has no counterpart"), "{op}: {error}");
+        assert!(is_known(op), "{op} is in no table of attributes");
     }
     for op in ON_CONSTANTS {
         let error = File::new(&IMAGE)
@@ -58,6 +60,7 @@ fn the_operators_that_are_understood_are_looked_at() {
             .node(op, "c c", "y", vec![])
             .error("y");
         assert!(!error.contains("is not evaluated"), "{op}: {error}");
+        assert!(is_known(op), "{op} is in no table of attributes");
     }
 }
 

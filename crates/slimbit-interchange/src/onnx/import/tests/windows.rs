@@ -30,6 +30,18 @@ fn a_border_joins_the_convolution_behind_it() {
 }
 
 #[test]
+fn repeated_edges_are_no_zeros_whatever_value_stands_beside_them() {
+    let error = File::new(&IMAGE)
+        .longs("pads", &[0, 0, 1, 1, 0, 0, 1, 1])
+        .floats("zero", &[], &[0.0])
+        .node("Pad", "x pads zero", "padded", vec![text("mode", "edge")])
+        .floats("w", &[1, 3, 3, 3], &[1.0; 27])
+        .node("Conv", "padded w", "y", vec![])
+        .error("y");
+    assert!(error.contains("Pad `padded`"), "{error}");
+}
+
+#[test]
 fn zeros_before_a_maximum_count_only_where_they_cannot_win() {
     let file = |relu: bool| {
         let file = File::new(&IMAGE).longs("pads", &[0, 0, 1, 1, 0, 0, 1, 1]);
