@@ -11,6 +11,7 @@ use slimbit_engine::InputCodes;
 use slimbit_graph::{Graph, Params, Point, PointStatistics, Range, Width};
 use slimbit_num::WeightGrid;
 
+use crate::post::check_images;
 use crate::{Progress, QuantError, Settings, Task, input_values};
 
 /// Batch-norm mean and biased variance by node name.
@@ -208,12 +209,7 @@ impl<'a> Batches<'a> {
         let shape = graph.input_shape();
         let image = shape.elements();
         let (height, width) = shape.spatial();
-        if pixels.is_empty() || !pixels.len().is_multiple_of(image) {
-            return Err(QuantError::Images(format!(
-                "{} bytes are not one or more images of {image} ({shape})",
-                pixels.len()
-            )));
-        }
+        check_images(pixels, image, shape)?;
         if calibration.images == 0 || calibration.batch == 0 {
             return Err(QuantError::Images(format!(
                 "{} images in batches of {}; both must be above 0",

@@ -15,6 +15,15 @@ pub enum QuantError {
     Normalisation(String),
     /// Calibration images that do not fit the network, or none at all.
     Images(String),
+    /// Nothing to quantise to.
+    NoPoints,
+    /// Values of a stage of the float network that are infinite or not a number.
+    NotFinite {
+        /// The stage.
+        stage: String,
+        /// How many.
+        values: u64,
+    },
     /// A point without usable statistics.
     Statistics {
         /// The point.
@@ -66,6 +75,14 @@ impl fmt::Display for QuantError {
             Self::Graph(error) => write!(f, "network: {error}"),
             Self::Normalisation(what) => write!(f, "normalisation of the pixels: {what}"),
             Self::Images(what) => write!(f, "calibration images: {what}"),
+            Self::NoPoints => f.write_str("no points were asked for; name at least one"),
+            Self::NotFinite { stage, values } => write!(
+                f,
+                "the float network gives {values} infinite or undefined {} at stage `{stage}` on the \
+                 calibration images; its weights, its batch-norm statistics or the normalisation of \
+                 its input are broken",
+                if *values == 1 { "value" } else { "values" }
+            ),
             Self::Statistics { point, name, what } => {
                 write!(
                     f,
@@ -128,6 +145,8 @@ impl std::error::Error for QuantError {
             Self::Engine(error) => Some(error),
             Self::Normalisation(_)
             | Self::Images(_)
+            | Self::NoPoints
+            | Self::NotFinite { .. }
             | Self::Structure { .. }
             | Self::Statistics { .. } => None,
         }

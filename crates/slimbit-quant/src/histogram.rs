@@ -18,6 +18,7 @@ pub struct Histogram {
     below: Vec<u64>,
     above: Vec<u64>,
     zeros: u64,
+    not_finite: u64,
     min: f32,
     max: f32,
 }
@@ -29,6 +30,7 @@ impl Default for Histogram {
             below: vec![0; BINS],
             above: vec![0; BINS],
             zeros: 0,
+            not_finite: 0,
             min: f32::INFINITY,
             max: f32::NEG_INFINITY,
         }
@@ -36,13 +38,16 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts values; those that are not finite are left out.
+    /// Counts values; those that are not finite are [counted apart](Self::not_finite).
     pub fn extend(&mut self, values: &[f32]) {
         let (mut min, mut max) = (self.min, self.max);
+        let mut finite = 0;
         for &x in values.iter().filter(|x| x.is_finite()) {
+            finite += 1;
             min = min.min(x);
             max = max.max(x);
         }
+        self.not_finite += values.len() as u64 - finite;
         (self.min, self.max) = (min, max);
         if min > max {
             return;
@@ -94,6 +99,11 @@ impl Histogram {
     pub fn count(&self) -> u64 {
         let sides = self.below.iter().chain(&self.above);
         sides.sum::<u64>() + self.zeros
+    }
+
+    /// Values that were infinite or not a number.
+    pub fn not_finite(&self) -> u64 {
+        self.not_finite
     }
 
     /// The smallest value, and zero where nothing was counted.

@@ -11,11 +11,14 @@ mod calibrate;
 pub mod compare;
 mod equalise;
 mod error;
+mod finite;
 mod formula;
 mod histogram;
 mod input;
+mod input_range;
 mod lower;
 mod network;
+mod origin;
 mod post;
 mod progress;
 mod quantisers;
@@ -23,6 +26,7 @@ mod range_rule;
 mod settings;
 pub mod simulate;
 mod solver;
+pub mod warning;
 mod weights;
 
 use slimbit_engine::Model;
@@ -36,10 +40,12 @@ pub use error::QuantError;
 pub use histogram::Histogram;
 pub use input::{input_codes, input_values};
 pub use lower::lower;
+pub use origin::is_lowered_from;
 pub use post::{Correction, LayerError, PostTrained, PostTraining, quantise};
 pub use progress::{Progress, Task};
 pub use range_rule::{ParseRuleError, ValueRule};
 pub use settings::Settings;
+pub use warning::Warning;
 
 /// Calibrates a network at every point on `pixels`, whole unlabelled images in NHWC order, and
 /// lowers it.

@@ -5,7 +5,8 @@ use slimbit_graph::Point;
 pub enum Task {
     /// Measuring a point; the unit is one batch through the network.
     Calibrate,
-    /// Rounding weights and correcting outputs; the unit is one stage at one point.
+    /// Rounding weights and correcting outputs; the unit is a million multiplications, by estimate, so
+    /// that a layer which takes long makes up as much of the whole.
     Reconstruct,
     /// Solving for integers; the unit is one stage at one point, in no particular order.
     Lower,
@@ -18,7 +19,7 @@ pub struct Progress<'a> {
     pub task: Task,
     /// The point at work; the first of its width while passes are shared.
     pub point: Point,
-    /// The stage just finished, while lowering; otherwise empty.
+    /// The stage at work or just finished; empty while measuring.
     pub stage: &'a str,
     /// Units finished.
     pub done: usize,

@@ -13,7 +13,7 @@ use slimbit_graph::{Graph, Point, Width};
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Quantisation, parse_device};
 use slimbit_num::WeightGrid;
 use slimbit_quant::{
-    Correction, Norms, PostTrained, PostTraining, QuantError, Settings, Task, ValueRule,
+    Correction, Norms, PostTrained, PostTraining, QuantError, Settings, Task, ValueRule, Warning,
     input_values, quantise,
 };
 use support::networks;
@@ -240,5 +240,90 @@ fn progress_reaches_its_end_and_bad_images_are_refused() {
     for bad in [&[][..], &[0; 100]] {
         let refused = quantise(net, norms, bad, &points, &settings, &options, |_| {});
         assert!(matches!(refused, Err(QuantError::Images(_))));
+    }
+}
+
+fn quantise_with(
+    net: &Net,
+    norms: &Norms,
+    pixels: &[u8],
+    settings: &Settings,
+) -> Result<PostTrained, QuantError> {
+    let points = ["1x W8A8".parse().unwrap(), "1x W4A4".parse().unwrap()];
+    let options = PostTraining::default();
+    quantise(net, norms, pixels, &points, settings, &options, |_| {})
+}
+
+#[test]
+fn values_that_are_no_numbers_are_refused_by_name() {
+    let trained = Trained::new(networks::inverted(), 3);
+    let settings = trained.settings(WeightGrid::Nested);
+    let refused = |net: &Net, norms: &Norms, part: &str| {
+        let error = quantise_with(net, norms, &trained.pixels, &settings);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    };
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut norms = trained.norms.clone();
+        norms.values_mut().next().unwrap().1[0] = value;
+        let part = format!("running_var`: holds {value} at element 0");
+        refused(&trained.net, &norms, &part);
+    }
+    // Weights that are numbers, and values that are not: every product overflows.
+    let mut params = trained.net.params();
+    for (_, array) in params.0.iter_mut().filter(|(_, a)| a.shape.len() == 4) {
+        array.data.fill(3e38);
+    }
+    let device = parse_device("cpu").unwrap();
+    let net = Net::from_params(trained.net.graph().clone(), &params, &device).unwrap();
+    refused(&net, &trained.norms, "at stage `stem");
+    let nothing = quantise_with(&trained.net, &trained.norms, &[], &settings);
+    assert!(
+        nothing
+            .unwrap_err()
+            .to_string()
+            .contains("at least one image")
+    );
+}
+
+#[test]
+fn images_of_one_colour_are_worked_with_and_warned_of() {
+    let trained = Trained::new(networks::residual(), 3);
+    let settings = trained.settings(WeightGrid::Nested);
+    let pixels = vec![0; 4 * trained.net.graph().input_shape().elements()];
+    let made = quantise_with(&trained.net, &trained.norms, &pixels, &settings).unwrap();
+    assert!(
+        made.warnings.contains(&Warning::Constant { images: 4 }),
+        "{:?}",
+        made.warnings
+    );
+}
+
+#[test]
+fn another_input_range_is_noticed_with_its_remedy() {
+    let trained = Trained::new(networks::residual(), 3);
+    let warnings = |mean: [f32; 3], std: [f32; 3]| {
+        let settings = Settings {
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+            ..trained.settings(WeightGrid::Nested)
+        };
+        let made = quantise_with(&trained.net, &trained.norms, &trained.pixels, &settings);
+        made.unwrap().warnings
+    };
+    let own = trained.settings(WeightGrid::Nested);
+    let [mean, std] = [&own.mean, &own.std].map(|v| [v[0], v[1], v[2]]);
+    assert_eq!(warnings(mean, std), []);
+    for (mean, std) in [([0.0; 3], [1.0; 3]), ([0.0; 3], [1.0 / 255.0; 3])] {
+        let found = warnings(mean, std);
+        let [warning @ Warning::Input { factor, .. }] = &found[..] else {
+            panic!("{found:?}");
+        };
+        let text = warning.to_string();
+        assert!(*factor > 4.0, "{text}");
+        assert!(
+            text.contains("--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+            "{text}"
+        );
     }
 }

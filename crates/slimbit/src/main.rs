@@ -23,7 +23,6 @@ const INCOMPLETE: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    memory::keep_freed_pages();
     panics::tell_in_a_line();
     // `slimbit ... | head` ends when `head` does, and not in a panic.
     sigpipe::reset();
@@ -31,6 +30,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    if cli.command.trains() {
+        memory::keep_freed_pages();
+    }
     if cli.quiet {
         console::be_quiet();
     }

@@ -1,4 +1,4 @@
-//! Where two networks part, and why.
+//! Where two networks diverge, and why.
 
 use std::fmt;
 
@@ -13,10 +13,13 @@ const HARMFUL: f64 = 30.0;
 const OTHER_STEPS: f64 = 1.0;
 const OTHER_COSINE: f64 = 0.5;
 
+/// Cosine that weights keep although they were moved.
+const ALIKE: f64 = 0.9;
+
 /// One code of this many in use: two bits, 12 dB, are wasted.
 const WASTED: usize = 4;
 
-/// The first stage at which a model and its reference part.
+/// The first stage at which a model and its reference diverge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// Where the difference shows: a position in [`Report::stages`].
@@ -172,7 +175,7 @@ pub(super) fn first(report: &Report, threshold: f64) -> Option<Finding> {
         if let Some(cause) = report.preprocessing.as_ref().filter(|_| index == 0) {
             return found(index, index, cause.clone());
         }
-        if let Some(cause) = other_weights(stage) {
+        if let Some(cause) = other_weights(stage, report.moved) {
             return found(index, index, cause);
         }
         let explained = stage.step * stage.step / 12.0 + stage.weight_error.powi(2);
@@ -188,8 +191,12 @@ pub(super) fn first(report: &Report, threshold: f64) -> Option<Finding> {
     None
 }
 
-fn other_weights(stage: &StageComparison) -> Option<Cause> {
+fn other_weights(stage: &StageComparison, moved: bool) -> Option<Cause> {
     let weights = stage.weights?;
+    // Weights that were moved on purpose do what they should on the inputs that they were moved for.
+    if moved && stage.own_sqnr >= HARMFUL && weights.cosine >= ALIKE {
+        return None;
+    }
     let apart = weights.steps > OTHER_STEPS || weights.cosine < OTHER_COSINE;
     // A quantiser corrects constants to come closer to the float network. Those of another network
     // lead away from it.
@@ -270,6 +277,7 @@ mod tests {
             &Report {
                 stages,
                 preprocessing: None,
+                moved: false,
                 images: 1,
             },
             20.0,
@@ -301,6 +309,31 @@ mod tests {
         };
         let found = finding(vec![stage(), worst, own]).unwrap();
         assert_eq!((found.stage, found.origin), (2, 2));
+    }
+
+    /// Reconstruction moves weights by more than a step, where that makes up for their inputs.
+    #[test]
+    fn weights_moved_on_purpose_are_no_finding() {
+        let far = |own_sqnr| StageComparison {
+            own_sqnr,
+            weights: Some(WeightDistance {
+                steps: 5.0,
+                cosine: 0.996,
+            }),
+            ..stage()
+        };
+        let cause = |own_sqnr, moved| {
+            let report = Report {
+                stages: vec![far(own_sqnr)],
+                preprocessing: None,
+                moved,
+                images: 1,
+            };
+            first(&report, 20.0).map(|found| found.cause.name())
+        };
+        assert_eq!(cause(42.0, false), Some("weights"));
+        assert_eq!(cause(42.0, true), None);
+        assert_eq!(cause(12.0, true), Some("weights"));
     }
 
     #[test]

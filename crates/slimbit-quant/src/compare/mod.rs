@@ -1,4 +1,4 @@
-//! A float network and a model of integers on the same images, stage by stage: where they part, by
+//! A float network and a model of integers on the same images, stage by stage: where they diverge, by
 //! how much, and why.
 //!
 //! The model's operands are given to the float stage as well, which tells a stage's own error from
@@ -40,6 +40,7 @@ pub struct Comparison<'a> {
     /// Positions in `pairs` by stage of the reference.
     of_reference: Vec<Option<usize>>,
     input: InputFit,
+    moved: bool,
     images: usize,
 }
 
@@ -57,12 +58,14 @@ pub struct Report {
     pub stages: Vec<StageComparison>,
     /// Set where the two networks do not see the same images.
     pub preprocessing: Option<Cause>,
+    /// Whether the model's weights [may have been moved](Comparison::expect_moved_weights).
+    pub moved: bool,
     /// Images compared.
     pub images: usize,
 }
 
 impl Report {
-    /// The first stage at which the two part: its inputs or its weights are others than the
+    /// The first stage at which the two diverge: its inputs or its weights are others than the
     /// reference's, its own error is more than its steps explain, or its SQNR is below `threshold`
     /// dB.
     pub fn finding(&self, threshold: f64) -> Option<Finding> {
@@ -124,8 +127,16 @@ impl<'a> Comparison<'a> {
             pairs,
             of_reference,
             input: InputFit::default(),
+            moved: false,
             images: 0,
         })
+    }
+
+    /// Tells whether the model's weights may have been moved further than rounding does, to make up for
+    /// what happens to their inputs. Where they may, weights that are more than a step apart are no
+    /// finding by themselves, as long as the stage does what it should.
+    pub fn expect_moved_weights(&mut self, moved: bool) {
+        self.moved = moved;
     }
 
     /// Compares some images: `values` are the reference's normalised inputs, NCHW; `traces` what the
@@ -280,6 +291,7 @@ impl<'a> Comparison<'a> {
         Report {
             stages: self.pairs.iter().map(stage).collect(),
             preprocessing: self.preprocessing(),
+            moved: self.moved,
             images: self.images,
         }
     }

@@ -112,17 +112,21 @@ impl Factor {
         &self.rows[i * self.size..=i * self.size + i]
     }
 
-    /// Solves `L·Lᵀ·x = b` in place.
-    pub(crate) fn solve(&self, b: &mut [f64]) {
+    /// Solves `L·Lᵀ·x = b` in place for several `b`, which share every read of a row.
+    pub(crate) fn solve(&self, systems: &mut [Vec<f64>]) {
         for i in 0..self.size {
             let row = self.row(i);
-            b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
+            for b in &mut *systems {
+                b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
+            }
         }
         for i in (0..self.size).rev() {
             let row = self.row(i);
-            b[i] /= row[i];
-            let value = b[i];
-            axpy(&mut b[..i], -value, &row[..i]);
+            for b in &mut *systems {
+                b[i] /= row[i];
+                let value = b[i];
+                axpy(&mut b[..i], -value, &row[..i]);
+            }
         }
     }
 }
@@ -174,9 +178,9 @@ pub(crate) mod tests {
             let factor = Factor::new(gram.moments.clone(), size).unwrap();
             let wanted: Vec<f64> = (0..size).map(|i| (i as f64 * 0.7).sin()).collect();
             let rows = gram.moments.chunks_exact(size);
-            let mut found: Vec<f64> = rows.map(|row| dot(row, &wanted)).collect();
+            let mut found = [rows.map(|row| dot(row, &wanted)).collect::<Vec<f64>>()];
             factor.solve(&mut found);
-            let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs());
+            let off = found[0].iter().zip(&wanted).map(|(a, b)| (a - b).abs());
             let off = off.fold(0.0, f64::max);
             assert!(off < 1e-8, "{size}: {off}");
         }

@@ -5,13 +5,14 @@ use rayon::prelude::*;
 use slimbit_nn::ops::Conv;
 
 use super::gram::Gram;
+use super::samples::Samples;
 
 /// Inputs per weight of an output, and inputs in all, that are enough to tell roundings apart.
 const PER_WEIGHT: usize = 4;
 const LEAST: usize = 8192;
 
 /// Inputs that are gathered at a time.
-const ROWS: usize = 2048;
+pub(crate) const ROWS: usize = 2048;
 
 /// Groups of at most this many weights are summed directly; a matrix product would be mostly calls.
 const DIRECT: usize = 32;
@@ -19,6 +20,14 @@ const DIRECT: usize = 32;
 /// Inputs to sample for a layer with `weights` per output.
 pub(crate) fn wanted(weights: usize) -> usize {
     LEAST.max(PER_WEIGHT * weights)
+}
+
+/// A feature map `[images, channels, rows, columns]` in parts of `images` images each, the last of
+/// which may have fewer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) values: &'a [Vec<f32>],
+    pub(crate) images: usize,
 }
 
 /// How a layer reads a feature map `[images, channels, rows, columns]`.
@@ -41,13 +50,13 @@ impl Reader {
     pub(crate) fn accumulate(
         &self,
         grams: &mut [Gram],
-        seen: &[f32],
-        float: &[f32],
+        seen: Parts,
+        float: Parts,
         samples: usize,
     ) -> usize {
         let places = self.places(samples);
         for places in places.chunks(ROWS) {
-            let row = |group, x: &[f32]| self.rows(group, x, places);
+            let row = |group, x: Parts| self.rows(group, x, places);
             if self.weights() <= DIRECT {
                 grams.par_iter_mut().enumerate().for_each(|(group, gram)| {
                     add_directly(gram, &row(group, seen), &row(group, float));
@@ -59,6 +68,12 @@ impl Reader {
             }
         }
         places.len()
+    }
+
+    /// About `samples` inputs of one group, spread as [`accumulate`](Self::accumulate) does,
+    /// `[inputs, weights]`.
+    pub(crate) fn gather(&self, group: usize, x: Parts, samples: usize) -> Vec<f32> {
+        self.rows(group, x, &self.places(samples))
     }
 
     /// Image, row and column of evenly spread outputs, without repetition where all are wanted.
@@ -79,7 +94,7 @@ impl Reader {
     }
 
     /// The inputs of the outputs at `places`, `[places, weights]`, zero beyond the border.
-    fn rows(&self, group: usize, x: &[f32], places: &[[usize; 3]]) -> Vec<f32> {
+    fn rows(&self, group: usize, x: Parts, places: &[[usize; 3]]) -> Vec<f32> {
         let [_, channels, height, width] = self.dims;
         let per_group = channels / self.conv.groups;
         let [kh, kw] = self.kernel;
@@ -93,8 +108,10 @@ impl Reader {
         let rows = out.par_chunks_exact_mut(self.weights()).zip(places);
         rows.for_each(|(row, &[image, y, z])| {
             let mut target = row.iter_mut();
+            let (part, image) = (&x.values[image / x.images], image % x.images);
             for channel in group * per_group..(group + 1) * per_group {
-                let plane = &x[(image * channels + channel) * height * width..][..height * width];
+                let plane =
+                    &part[(image * channels + channel) * height * width..][..height * width];
                 for r in 0..kh {
                     let from_row = (y * stride[0] + r * dilation[0]).wrapping_sub(padding[0]);
                     for s in 0..kw {
@@ -109,6 +126,14 @@ impl Reader {
         });
         out
     }
+}
+
+/// What the rounding of a layer knows of its inputs, group by group.
+pub(crate) enum Inputs {
+    /// Their moments.
+    Moments(Vec<Gram>),
+    /// Some of them, where the moments would take too much memory or time.
+    Samples(Vec<Samples>),
 }
 
 fn add_directly(gram: &mut Gram, seen: &[f32], float: &[f32]) {
@@ -171,7 +196,22 @@ mod tests {
             let seen = map(2 * channels * 20, 0.37);
             let float = map(2 * channels * 20, 0.41);
             let mut grams = vec![Gram::new(size); groups];
-            let count = reader.accumulate(&mut grams, &seen, &float, usize::MAX);
+            let parts =
+                [&seen, &float].map(|x| [x[..channels * 20].to_vec(), x[channels * 20..].to_vec()]);
+            let whole = [seen.clone()];
+            let [one_each, together] = [&parts[0][..], &whole].map(|values| Parts {
+                values,
+                images: 2 / values.len(),
+            });
+            for places in [1, 5, 12] {
+                let gather = |x| reader.gather(groups - 1, x, places);
+                assert_eq!(gather(one_each), gather(together));
+            }
+            let of_float = Parts {
+                values: &parts[1],
+                images: 1,
+            };
+            let count = reader.accumulate(&mut grams, one_each, of_float, usize::MAX);
             assert_eq!(count, 2 * 3 * 2);
 
             let device = burn::tensor::Device::flex();
@@ -224,10 +264,12 @@ mod tests {
         }
         assert!(places.iter().any(|p| p[0] == 1));
         let mut grams = vec![Gram::new(reader.weights())];
-        assert_eq!(
-            reader.accumulate(&mut grams, &map(160, 0.2), &map(160, 0.2), 5),
-            5
-        );
+        let map = [map(160, 0.2)];
+        let parts = Parts {
+            values: &map,
+            images: 2,
+        };
+        assert_eq!(reader.accumulate(&mut grams, parts, parts, 5), 5);
         assert!(grams[0].drift.iter().all(|&d| d == 0.0));
     }
 }

@@ -5,27 +5,38 @@
 //! network run side by side over as many images as memory allows: weights are rounded, and outputs
 //! corrected, for the inputs that the stages before really give.
 
+mod blocks;
+mod budget;
 mod correction;
 mod gram;
 mod inputs;
 mod layer;
+mod magnitude;
 mod rounding;
+mod samples;
 mod walk;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Tensor, TensorData};
 use slimbit_engine::{Model, layouts, weight_bits, weight_shape};
-use slimbit_graph::{Point, PointStatistics, Precision, Stage, StageKind, Width};
+use slimbit_graph::{
+    GraphError, Params, Point, PointStatistics, Precision, Shape, Stage, StageKind, Width,
+};
 use slimbit_nn::{Averaging, Mode, Net, NormMode, Observer, Value};
+use slimbit_num::WeightGrid;
 
+use self::budget::Budget;
 pub(crate) use self::correction::Adjustment;
 pub use self::correction::Correction;
-use self::layer::Layer;
+use self::layer::{Layer, Rows};
 use self::walk::Walk;
+use self::work::Work;
 use crate::lower::{Adjustments, Source, lower_weights};
 use crate::{
-    Histogram, Norms, Progress, QuantError, Ranges, Settings, Task, ValueRule, input_values,
+    Histogram, Norms, Progress, QuantError, Ranges, Settings, Task, ValueRule, Warning, finite,
+    input_values, warning,
 };
 
 /// How a trained network is quantised. The default is what measured best.
@@ -49,7 +60,10 @@ pub struct PostTraining {
     /// Whether batch-norm is estimated again on the calibration images at full width too, instead
     /// of taken as trained. Narrower widths always are: nobody trained statistics for them.
     pub renormalise: bool,
-    /// Bytes that intermediate results may take.
+    /// Bytes that all of it may take, the network and its integers included; it is kept within a
+    /// fifth. A network that needs more with a single image gets what it needs, with a
+    /// [`Warning`]; a layer whose reconstruction does not fit is reconstructed from fewer inputs or
+    /// rounded to nearest, with one as well.
     pub memory: usize,
 }
 
@@ -78,6 +92,8 @@ pub struct PostTrained {
     pub errors: Vec<Vec<LayerError>>,
     /// Images on which layers were rounded and corrected.
     pub images: usize,
+    /// What the user should know of it: inputs that look wrong, and what memory did not allow.
+    pub warnings: Vec<Warning>,
 }
 
 /// How far a layer's outputs, before its activation, are from those of the float network.
@@ -96,8 +112,10 @@ pub struct LayerError {
 /// because it decides how many images are looked at side by side.
 ///
 /// # Errors
-/// [`QuantError::Images`] for no images or parts of images; otherwise as the network's passes and
-/// as [`lower`](crate::lower).
+/// [`QuantError::Images`] for no images or parts of images, [`QuantError::NoPoints`] without points,
+/// [`QuantError::NotFinite`] and [`QuantError::Graph`] for a network whose values, parameters or
+/// statistics are no finite numbers; otherwise as the network's passes and as
+/// [`lower`](crate::lower).
 pub fn quantise(
     net: &Net,
     norms: &Norms,
@@ -107,9 +125,13 @@ pub fn quantise(
     options: &PostTraining,
     progress: impl Fn(Progress) + Sync,
 ) -> Result<PostTrained, QuantError> {
-    let job = Job::new(net, pixels, points, settings, options)?;
+    let job = Job::new(net, norms, pixels, points, settings, options)?;
+    let mut warnings: Vec<Warning> = Vec::new();
+    warnings.extend(warning::of_images(net.graph(), pixels));
+    warnings.extend(warning::of_input(net, norms, &job.input, pixels)?);
     let statistics = job.statistics(norms, &progress)?;
-    let (layers, adjustments, errors, images) = job.points(&statistics, &progress)?;
+    warnings.extend(warning::of_ranges(&statistics));
+    let (layers, adjustments, errors) = job.points(&statistics, &progress, &mut warnings)?;
     let layouts = layouts(net.graph(), net.stages(), Width::FULL)?;
     let mut weights = BTreeMap::new();
     for (index, layer) in layers {
@@ -129,14 +151,17 @@ pub fn quantise(
     Ok(PostTrained {
         model,
         errors,
-        images,
+        images: job.budget.images,
+        warnings,
     })
 }
 
 /// Everything that stays the same from point to point.
 struct Job<'a> {
     net: &'a Net,
+    /// All but the weights of layers, which stay where the network has them.
     params: slimbit_graph::Params,
+    budget: Budget,
     pixels: &'a [u8],
     points: &'a [Point],
     settings: &'a Settings,
@@ -148,11 +173,12 @@ struct Job<'a> {
 }
 
 type Layers = BTreeMap<usize, Layer>;
-type Outcome = (Layers, Vec<Adjustments>, Vec<Vec<LayerError>>, usize);
+type Outcome = (Layers, Vec<Adjustments>, Vec<Vec<LayerError>>);
 
 impl<'a> Job<'a> {
     fn new(
         net: &'a Net,
+        norms: &Norms,
         pixels: &'a [u8],
         points: &'a [Point],
         settings: &'a Settings,
@@ -160,22 +186,31 @@ impl<'a> Job<'a> {
     ) -> Result<Self, QuantError> {
         let shape = net.graph().input_shape();
         let image = shape.elements();
-        if pixels.is_empty() || !pixels.len().is_multiple_of(image) {
-            return Err(QuantError::Images(format!(
-                "{} bytes are not one or more images of {image} ({shape})",
-                pixels.len()
-            )));
+        check_images(pixels, image, shape)?;
+        if points.is_empty() {
+            return Err(QuantError::NoPoints);
         }
+        finite::check(net, norms)?;
+        let images = pixels.len() / image;
+        let copies = match settings.grid {
+            WeightGrid::MinMax => {
+                let bits: BTreeSet<u8> = points.iter().map(|p| p.weight_bits).collect();
+                bits.len()
+            }
+            _ => 1,
+        };
+        let memory = options.memory;
         Ok(Self {
             net,
-            params: net.params(),
+            params: constants(net)?,
+            budget: Budget::new(net, images, pixels.len(), copies, memory)?,
             pixels,
             points,
             settings,
             options,
             input: settings.input(net.graph())?,
             image,
-            images: pixels.len() / image,
+            images,
         })
     }
 
@@ -213,10 +248,9 @@ impl<'a> Job<'a> {
                 widths.push(point.width);
             }
         }
-        // A tenth of the memory is plenty for a pass that keeps nothing; batch statistics want more
-        // images than that allows for a large network, and averages over batches do.
-        let live = walk::live_bytes(self.net)?;
-        let batches = self.batches(self.images, (self.options.memory / 10 / live).clamp(1, 128));
+        // Batch statistics want more images than memory allows for a large network, and averages over
+        // batches do.
+        let batches = self.batches(self.images, self.budget.batch(self.options.memory));
         let passes = widths.len() + widths.iter().filter(|w| self.estimates_norms(**w)).count();
         let (mut done, total) = (0, passes * batches.len());
         let mut step = |point| {
@@ -258,6 +292,13 @@ impl<'a> Job<'a> {
                 })?;
                 step(point);
             }
+            let broken = |(_, values): &(&String, &Histogram)| values.not_finite() > 0;
+            if let Some((stage, values)) = histograms.iter().find(broken) {
+                return Err(QuantError::NotFinite {
+                    stage: stage.clone(),
+                    values: values.not_finite(),
+                });
+            }
             of_width.insert(width.to_string(), (own, histograms));
         }
         let of_point = |&point: &Point| {
@@ -296,8 +337,8 @@ impl<'a> Job<'a> {
         &self,
         statistics: &[PointStatistics],
         progress: &(impl Fn(Progress) + Sync),
+        warnings: &mut Vec<Warning>,
     ) -> Result<Outcome, QuantError> {
-        let mut layers = self.layers()?;
         // Few weight bits first: on the nested grids they leave the others the least choice. Full
         // width before narrower ones, which take its codes; many activation bits before few, so that
         // weights are rounded for inputs that are nearly right.
@@ -312,30 +353,32 @@ impl<'a> Job<'a> {
                 i,
             )
         });
-        let images = (self.options.memory / walk::live_bytes(self.net)?).clamp(1, self.images);
-        let chunks = self.batches(images, 32);
-        let total = order.len() * self.net.stages().len();
+        let turns: Vec<Point> = order.iter().map(|&i| statistics[i].point).collect();
+        let mut layers = self.layers()?;
+        if self.budget.is_exceeded() {
+            warnings.push(Warning::Memory {
+                given: self.options.memory,
+                least: self.budget.least(),
+            });
+        }
+        let work = Work::new(self, &layers, &turns, progress);
+        self.share(&mut layers, &work);
         let mut adjustments = vec![Adjustments::new(); statistics.len()];
         let mut errors = vec![Vec::new(); statistics.len()];
-        for (turn, &i) in order.iter().enumerate() {
-            let mut walk = Walk::new(self, &statistics[i], &chunks)?;
+        for &i in &order {
+            let mut walk = Walk::new(self, &statistics[i], &work)?;
             if self.is_plain(&layers, &statistics[i]) {
                 walk.decide_plainly(&mut layers)?;
                 continue;
             }
             for index in 0..self.net.stages().len() {
                 walk.step(index, &mut layers)?;
-                progress(Progress {
-                    task: Task::Reconstruct,
-                    point: statistics[i].point,
-                    stage: &self.net.stages()[index].name,
-                    done: turn * self.net.stages().len() + index + 1,
-                    total,
-                });
             }
+            warnings.append(&mut walk.warnings);
             (adjustments[i], errors[i]) = walk.finish();
         }
-        Ok((layers, adjustments, errors, images))
+        work.finish(turns[turns.len() - 1]);
+        Ok((layers, adjustments, errors))
     }
 
     /// Whether a point can be decided without running the network.
@@ -350,9 +393,14 @@ impl<'a> Job<'a> {
     }
 
     fn reconstructs(&self, layer: &Layer, bits: u8) -> bool {
+        self.would_reconstruct(layer.is_bound(), bits) && !layer.is_decided(bits)
+    }
+
+    /// Whether weights of a layer are reconstructed at some bits, for a layer that fewer bits may
+    /// have bound.
+    fn would_reconstruct(&self, bound: bool, bits: u8) -> bool {
         let most = self.options.reconstructed_bits;
-        let few = bits <= most || (most > 0 && layer.is_bound());
-        few && !layer.is_decided(bits)
+        bits <= most || (most > 0 && bound)
     }
 
     fn layers(&self) -> Result<Layers, QuantError> {
@@ -369,21 +417,58 @@ impl<'a> Job<'a> {
                 .net
                 .geometry(index, operand)
                 .map_or(1, |(_, conv)| conv.groups);
-            let weights = self.net.store().array(&format!("{}.weight", node.name))?;
-            let bits: BTreeSet<u8> = self.points.iter().map(|&p| weight_bits(stage, p)).collect();
-            let layer = Layer::new(
-                &weights.data,
-                weights.shape[0],
-                groups,
-                self.settings.grid,
-                &bits,
-                self.options.clip_weights,
-                self.options.headroom,
-            );
-            layers.insert(index, layer);
+            let weights = rows(self.net, &node.name)?;
+            layers.insert(index, Layer::new(weights, groups, self.settings.grid));
         }
         Ok(layers)
     }
+
+    /// Settles what the bit-widths of every layer share.
+    fn share(&self, layers: &mut Layers, work: &Work) {
+        for (&index, layer) in layers {
+            let stage = &self.net.stages()[index];
+            let bits: BTreeSet<u8> = self.points.iter().map(|&p| weight_bits(stage, p)).collect();
+            layer.share(&bits, self.options.clip_weights, self.options.headroom);
+            let done = work::sharing(layer, bits.len());
+            work.advance(self.points[0], &stage.name, done);
+        }
+    }
+}
+
+pub(crate) fn check_images(pixels: &[u8], image: usize, shape: Shape) -> Result<(), QuantError> {
+    if pixels.is_empty() {
+        let what = format!("0 bytes; at least one image of {image} ({shape}) is needed");
+        return Err(QuantError::Images(what));
+    }
+    if !pixels.len().is_multiple_of(image) {
+        return Err(QuantError::Images(format!(
+            "{} bytes are not one or more images of {image} ({shape})",
+            pixels.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The weights of a convolution or linear node.
+fn rows(net: &Net, node: &str) -> Result<Rows, QuantError> {
+    let name = format!("{node}.weight");
+    let specs = net.store().specs().iter().zip(net.store().values());
+    let found = specs.clone().find(|(spec, _)| spec.name == name);
+    let Some((spec, values)) = found else {
+        let what = "is missing".to_owned();
+        return Err(GraphError::Param { name, what }.into());
+    };
+    Ok(Rows::new(values.clone(), spec.shape[0]))
+}
+
+/// Every parameter but the weights of convolutions and linear layers, which have more dimensions.
+fn constants(net: &Net) -> Result<Params, QuantError> {
+    let mut params = Params::default();
+    for spec in net.store().specs().iter().filter(|s| s.shape.len() == 1) {
+        let array = net.store().array(&spec.name)?;
+        params.0.insert(spec.name.clone(), array);
+    }
+    Ok(params)
 }
 
 /// A tensor's values in order of its dimensions.

@@ -1,18 +1,25 @@
 //! The float and the quantised network side by side, one stage at a time.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData};
 use slimbit_engine::{OutputQuant, layouts, weight_bits};
-use slimbit_graph::{Activation, Array, PointStatistics, Shape, Stage, StageKind, Width};
-use slimbit_nn::{Net, NormMode, Value, ops};
+use slimbit_graph::{Activation, PointStatistics, Shape, Stage, StageKind, Width};
+use slimbit_nn::{NormMode, Value, ops};
 
+use super::blocks::Blocks;
+use super::budget::{self, Budget, CHUNK, Method};
 use super::correction::{Adjustment, Correction, Moments, observe};
 use super::gram::Gram;
-use super::inputs::{self, Reader};
+use super::inputs::{self, Inputs, Parts, Reader};
 use super::layer::{Decision, Layer};
+use super::samples::Samples;
+use super::work::Work;
 use super::{Job, LayerError, Layers, values_in, values_of};
 use crate::formula::Folded;
 use crate::lower::Adjustments;
-use crate::{QuantError, quantisers};
+use crate::warning::LayerSize;
+use crate::{QuantError, Warning, quantisers};
 
 /// Share of the mean second moment that is added to every input's.
 const DAMPING: f64 = 0.01;
@@ -26,8 +33,12 @@ pub(super) struct Walk<'a> {
     shapes: Vec<Shape>,
     last_use: Vec<usize>,
     chunks: Vec<Chunk>,
+    /// Chunks whose inputs are sampled together.
+    sampled: Vec<Range<usize>>,
+    work: &'a Work<'a>,
     adjustments: Adjustments,
     errors: Vec<LayerError>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Stage outputs of a few images.
@@ -36,43 +47,18 @@ struct Chunk {
     quantised: Vec<Option<Value>>,
 }
 
-/// Bytes per image of the largest set of tensors that are alive together, float and quantised, with
-/// as much again for what a stage computes on the way.
-pub(super) fn live_bytes(net: &Net) -> Result<usize, QuantError> {
-    let shapes = net.graph().shapes(Width::FULL)?;
-    let last_use = last_use(net);
-    let elements = |index: usize| shapes[net.stages()[index].node.index()].elements();
-    let peak = (0..net.stages().len())
-        .map(|now| {
-            let alive = (0..=now).filter(|&i| i == now || last_use[i] >= now);
-            alive.map(elements).sum::<usize>() + elements(now)
-        })
-        .max();
-    Ok(peak.unwrap_or(1).max(1) * 2 * size_of::<f32>())
-}
-
-fn last_use(net: &Net) -> Vec<usize> {
-    let mut last = vec![0; net.stages().len()];
-    for (index, stage) in net.stages().iter().enumerate() {
-        for &input in &stage.inputs {
-            last[input] = index;
-        }
-    }
-    last
-}
-
 impl<'a> Walk<'a> {
     pub(super) fn new(
         job: &'a Job<'a>,
         statistics: &'a PointStatistics,
-        batches: &[(usize, usize)],
+        work: &'a Work<'a>,
     ) -> Result<Self, QuantError> {
         let net = job.net;
         let width = statistics.point.width;
         let layouts = layouts(net.graph(), net.stages(), width)?;
         let outputs = quantisers::outputs(net.stages(), &layouts, job.input.quant, statistics)?;
         let stages = net.stages().len();
-        let chunk = |&(first, count): &(usize, usize)| {
+        let chunk = |first: usize, count: usize| {
             let image = Value::Map(job.batch(first, count));
             let mut tensors = vec![None; stages];
             tensors[0] = Some(image);
@@ -81,13 +67,27 @@ impl<'a> Walk<'a> {
                 quantised: tensors,
             }
         };
+        let (mut chunks, mut sampled) = (Vec::new(), Vec::new());
+        for (first, count) in job.batches(job.budget.images, CHUNK) {
+            let parts = job.batches(count, job.budget.together);
+            let before = chunks.len();
+            chunks.extend(
+                parts
+                    .iter()
+                    .map(|&(from, count)| chunk(first + from, count)),
+            );
+            sampled.push(before..chunks.len());
+        }
         Ok(Self {
             job,
             statistics,
             outputs,
             shapes: net.graph().shapes(width)?,
-            last_use: last_use(net),
-            chunks: batches.iter().map(chunk).collect(),
+            last_use: budget::last_use(net.stages()),
+            chunks,
+            sampled,
+            work,
+            warnings: Vec::new(),
             adjustments: Adjustments::new(),
             errors: Vec::new(),
         })
@@ -98,7 +98,7 @@ impl<'a> Walk<'a> {
         for (&index, layer) in layers {
             let bits = weight_bits(&self.job.net.stages()[index], self.statistics.point);
             if !layer.is_decided(bits) {
-                layer.decide(&self.decision(bits, None));
+                layer.decide(&self.decision(bits, None, &|_| {}));
             }
         }
         Ok(())
@@ -136,6 +136,9 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        let layer = layers.get(&index);
+        let work = self.job.budget.walking_work(index, layer);
+        self.work.advance(self.statistics.point, &stage.name, work);
         for input in (0..=index).filter(|&i| self.last_use[i] <= index && i != index) {
             for chunk in &mut self.chunks {
                 chunk.float[input] = None;
@@ -150,46 +153,21 @@ impl<'a> Walk<'a> {
         let point = self.statistics.point;
         let bits = weight_bits(stage, point);
         if !layer.is_decided(bits) {
-            let grams = self
-                .job
-                .reconstructs(layer, bits)
-                .then(|| self.grams(index))
-                .flatten();
-            layer.decide(&self.decision(bits, grams.as_deref()));
+            self.decide(index, stage, layer, bits);
         }
         let node = match stage.kind {
             StageKind::Conv { conv: node, .. } | StageKind::Linear { linear: node, .. } => node,
             _ => unreachable!("only layers have weights"),
         };
-        let full = net
-            .store()
-            .array(&format!("{}.weight", net.graph().node(node).name))?;
         let channels = self.shapes[node.index()].channels();
-        let operand = self
-            .chunks
-            .first()
-            .and_then(|c| c.float[stage.inputs[0]].as_ref());
-        let inputs: usize = operand.map_or(1, |v| match v {
-            Value::Map(map) if matches!(stage.kind, StageKind::Conv { .. }) => map.dims()[1],
-            other => other.dims()[1..].iter().product(),
-        });
-        let groups = net
-            .geometry(index, inputs)
-            .map_or(1, |(_, conv)| conv.groups);
-        let mut block = full.shape.clone();
-        (block[0], block[1]) = (channels, inputs / groups);
-        let rounded = Array {
-            shape: full.shape.clone(),
-            data: layer.real(bits),
-        };
-        let (exact, rounded) = (full.leading(&block).data, rounded.leading(&block).data);
-
         let params = &self.job.params;
         let folded = Folded::new(net.graph(), params, self.statistics, stage, channels)?;
         let folded: Vec<(f64, f64)> = (0..channels)
             .map(|o| folded.real_line(o))
             .map(|line| (line.slope, line.offset))
             .collect();
+        let operand = self.operand_channels(stage);
+        let weights = Blocks::new(self.job, index, layer, bits, [channels, operand]);
         let mut moments = vec![Moments::default(); channels];
         for chunk in &mut self.chunks {
             let operand = |tensors: &[Option<Value>]| {
@@ -197,16 +175,10 @@ impl<'a> Walk<'a> {
                     .clone()
                     .unwrap_or_else(|| unreachable!("operands are alive"))
             };
-            let target = affine(
-                net.accumulate(index, operand(&chunk.float), &exact),
-                &folded,
-                None,
-            );
-            let found = affine(
-                net.accumulate(index, operand(&chunk.quantised), &rounded),
-                &folded,
-                None,
-            );
+            let operands = [operand(&chunk.float), operand(&chunk.quantised)];
+            let [target, found] = weights
+                .accumulate(operands)
+                .map(|x| affine(x, &folded, None));
             let [_, _, height, width] = target.dims();
             observe(
                 &mut moments,
@@ -241,25 +213,76 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn decision<'g>(&self, bits: u8, grams: Option<&'g [Gram]>) -> Decision<'g> {
+    fn decision<'g>(
+        &self,
+        bits: u8,
+        inputs: Option<&'g Inputs>,
+        progress: &'g (dyn Fn(usize) + Sync),
+    ) -> Decision<'g> {
         Decision {
             bits,
-            grams,
+            inputs,
             compensate: self.job.options.compensate,
             clip: self.job.options.clip_weights,
             headroom: self.job.options.headroom,
+            progress,
         }
     }
 
-    /// Moments of the inputs of a layer at full width; nothing at narrower ones, whose codes are
-    /// those of the full width.
-    fn grams(&self, index: usize) -> Option<Vec<Gram>> {
-        if self.statistics.point.width != Width::FULL {
-            return None;
+    /// Channels that a layer reads, features for a linear one.
+    fn operand_channels(&self, stage: &Stage) -> usize {
+        let first = self.chunks.first();
+        let operand = first.and_then(|chunk| chunk.float[stage.inputs[0]].as_ref());
+        operand.map_or(1, |value| match value {
+            Value::Map(map) if matches!(stage.kind, StageKind::Conv { .. }) => map.dims()[1],
+            other => other.dims()[1..].iter().product(),
+        })
+    }
+
+    fn decide(&mut self, index: usize, stage: &Stage, layer: &mut Layer, bits: u8) {
+        let point = self.statistics.point;
+        // The codes of narrower widths are those of the full width.
+        let reconstructs = self.job.reconstructs(layer, bits) && point.width == Width::FULL;
+        let method = match reconstructs {
+            true => self.settled(index, stage, layer, bits),
+            false => Method::Nearest,
+        };
+        let inputs = self.inputs(index, layer, method);
+        let each = Budget::rounding_work(method, layer) / layer.weights().channels().max(1) as f64;
+        let work = self.work;
+        let progress = |channels: usize| work.advance(point, &stage.name, each * channels as f64);
+        layer.decide(&self.decision(bits, inputs.as_ref(), &progress));
+    }
+
+    fn settled(&mut self, index: usize, stage: &Stage, layer: &Layer, bits: u8) -> Method {
+        let settled = self.job.budget.settle(index, layer);
+        let layer = LayerSize {
+            stage: stage.name.clone(),
+            bits,
+            weights: layer.weights().per_channel(),
+        };
+        let memory = settled.memory;
+        match settled.method {
+            Method::Nearest => self.warnings.push(Warning::Nearest { layer, memory }),
+            Method::Samples(used) if used < settled.wanted => {
+                let wanted = settled.wanted;
+                self.warnings.push(Warning::Sampled {
+                    layer,
+                    used,
+                    wanted,
+                    memory,
+                });
+            }
+            Method::Samples(_) | Method::Moments => {}
         }
+        settled.method
+    }
+
+    /// What a layer's rounding is to know of its inputs at full width.
+    fn inputs(&self, index: usize, layer: &Layer, method: Method) -> Option<Inputs> {
         let net = self.job.net;
         let input = net.stages()[index].inputs[0];
-        let reader = |value: &Value| {
+        let reader = |images: usize, value: &Value| {
             let mut dims = value.dims();
             if let StageKind::Linear { .. } = net.stages()[index].kind {
                 dims = vec![dims[0], dims[1..].iter().product()];
@@ -267,27 +290,62 @@ impl<'a> Walk<'a> {
             dims.resize(4, 1);
             let (kernel, conv) = net.geometry(index, dims[1])?;
             Some(Reader {
-                dims: [dims[0], dims[1], dims[2], dims[3]],
+                dims: [images, dims[1], dims[2], dims[3]],
                 kernel,
                 conv,
             })
         };
-        let first = reader(self.chunks.first()?.float[input].as_ref()?)?;
-        let mut grams = vec![Gram::new(first.weights()); first.conv.groups];
-        let samples = inputs::wanted(first.weights()).div_ceil(self.chunks.len());
+        let (size, groups) = (layer.weights().per_channel(), layer.groups());
+        let mut grams = match method {
+            Method::Moments => vec![Gram::new(size); groups],
+            _ => Vec::new(),
+        };
+        let mut rows = vec![[Vec::new(), Vec::new()]; groups];
+        let wanted = match method {
+            Method::Nearest => return None,
+            Method::Moments => inputs::wanted(size),
+            Method::Samples(count) => count,
+        };
+        let samples = wanted.div_ceil(self.sampled.len());
         let mut count = 0;
-        for chunk in &self.chunks {
-            let (float, seen) = (
-                chunk.float[input].as_ref()?,
-                chunk.quantised[input].as_ref()?,
-            );
-            let reader = reader(float)?;
-            count += reader.accumulate(&mut grams, &values_of(seen), &values_of(float), samples);
+        for chunks in &self.sampled {
+            let chunks = &self.chunks[chunks.clone()];
+            let values = |of: &dyn Fn(&Chunk) -> &Option<Value>| -> Option<Vec<Vec<f32>>> {
+                let parts = chunks.iter().map(|chunk| of(chunk).as_ref().map(values_of));
+                parts.collect()
+            };
+            let float = values(&|chunk| &chunk.float[input])?;
+            let seen = values(&|chunk| &chunk.quantised[input])?;
+            let images = |chunk: &Chunk| chunk.float[input].as_ref().map_or(0, |v| v.dims()[0]);
+            let all = chunks.iter().map(images).sum();
+            let reader = reader(all, chunks[0].float[input].as_ref()?)?;
+            let parts = |values| Parts {
+                values,
+                images: images(&chunks[0]),
+            };
+            let (seen, float) = (parts(&seen), parts(&float));
+            match method {
+                Method::Moments => {
+                    count += reader.accumulate(&mut grams, seen, float, samples);
+                }
+                _ => {
+                    for (group, [seen_rows, float_rows]) in rows.iter_mut().enumerate() {
+                        seen_rows.extend(reader.gather(group, seen, samples));
+                        float_rows.extend(reader.gather(group, float, samples));
+                    }
+                }
+            }
         }
-        grams
-            .iter_mut()
-            .for_each(|gram| gram.finish(count, DAMPING));
-        Some(grams)
+        if method == Method::Moments {
+            grams
+                .iter_mut()
+                .for_each(|gram| gram.finish(count, DAMPING));
+            return Some(Inputs::Moments(grams));
+        }
+        let samples = rows
+            .into_iter()
+            .map(|[seen, float]| Samples::new(&seen, &float, size, DAMPING));
+        Some(Inputs::Samples(samples.collect()))
     }
 }
 

@@ -94,7 +94,7 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Compare the reference, every SIMD level and the training-side simulation, layer by layer.
     Verify(VerifyArgs),
-    /// Find the stage at which a .slim file and its float network part, and why.
+    /// Find the stage at which a .slim file and its float network diverge, and why.
     Compare(CompareArgs),
     /// Run images through one point and print the outputs.
     Run(RunArgs),
@@ -106,6 +106,16 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Write manual pages, one per command.
     Man(ManArgs),
+}
+
+impl Command {
+    /// Whether it takes and frees the same memory again and again, step after step.
+    pub fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::Quickstart(_) | Self::Pretrain(_) | Self::Finetune(_) | Self::Probe(_)
+        )
+    }
 }
 
 #[cfg(test)]

@@ -304,8 +304,8 @@ pub struct QuantizeArgs {
     /// that the network was trained on.
     #[arg(long)]
     pub renormalise: bool,
-    /// Memory for intermediate results, in MiB. More of it means more images are looked at when
-    /// weights are rounded.
+    /// Memory for all of it, in MiB, the network included; kept within 1.2 times. More of it means that
+    /// more images are looked at when weights are rounded, and that larger layers are reconstructed.
     #[arg(long, default_value_t = 2048, value_parser = at_least_one)]
     pub memory: usize,
     /// What the file says about itself.

@@ -1,4 +1,4 @@
-//! `slimbit compare`: where a `.slim` file and its float network part, and why.
+//! `slimbit compare`: where a `.slim` file and its float network diverge, and why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,11 +12,12 @@ use slimbit_graph::{Point, Width};
 use slimbit_interchange::{FileKind, Network, onnx};
 use slimbit_nn::Net;
 use slimbit_quant::compare::{Cause, Comparison, Finding, Report, StageComparison};
-use slimbit_quant::equalise;
+use slimbit_quant::{equalise, warning};
 
 use super::csv::CsvTable;
 use super::features::{Images, PREPROCESS, open_model, preprocess_of};
 use super::open::{self, Wanted};
+use super::remedy::{Quantised, Situation};
 use super::{Outcome, progress, quantize};
 use crate::cli::CompareArgs;
 use crate::console::{self, count, say};
@@ -41,12 +42,24 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
     }
     let device = slimbit_nn::parse_device("cpu")?;
     let net = Net::from_params(network.graph.clone(), &params, &device)?;
+    let made = Quantised::read(&model);
+    let moved = made.as_ref().is_none_or(Quantised::moves_weights);
     let mut comparison = Comparison::new(&net, &network.norms, &model, point)?;
+    comparison.expect_moved_weights(moved);
     let mut session = Session::new(Arc::clone(&model), point)?;
 
     let dataset = Dataset::open_test(&args.images, None)?;
     let images = Images::load(&dataset, &preprocess, Some(args.limit))?;
     let count = images.len();
+    let shown = images.spread(8);
+    for warning in [
+        warning::of_images(net.graph(), &shown.codes),
+        warning::of_input(&net, &network.norms, model.input(), &shown.codes)?,
+    ] {
+        if let Some(warning) = warning {
+            log::warn!("{warning}");
+        }
+    }
     let bar = progress::steps("comparing", count);
     for first in (0..count).step_by(BATCH) {
         let (mut values, mut traces): (Vec<f32>, Vec<Trace>) = Default::default();
@@ -66,7 +79,16 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
     bar.finish_and_clear();
 
     let report = comparison.report();
-    let finding = report.finding(args.threshold);
+    let points: Vec<Point> = model.points().iter().map(|made| made.point).collect();
+    let finding = report.finding(args.threshold).map(|finding| {
+        let name = &report.stages[finding.origin].stage;
+        let stage = model.stages().iter().find(|stage| stage.name == *name);
+        let stage = stage.unwrap_or_else(|| unreachable!("reports are of the model's stages"));
+        let made = made.as_ref();
+        let known = Situation::new(&model, &points, point, stage, made, args.equalise);
+        let remedy = known.remedy(&finding.cause);
+        (finding, remedy)
+    });
     let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
     let printed = csv.write(&stages, &["stage", "sqnr", "own_sqnr"])?;
     if args.json {
@@ -139,15 +161,15 @@ fn stage_summary(stage: &StageComparison) -> Value {
     })
 }
 
-fn summary(report: &Report, finding: Option<&Finding>, point: Point) -> Value {
-    let finding = finding.map(|finding| {
+fn summary(report: &Report, finding: Option<&(Finding, String)>, point: Point) -> Value {
+    let finding = finding.map(|(finding, remedy)| {
         json!({
             "stage": report.stages[finding.stage].stage,
             "sqnr": report.stages[finding.stage].sqnr,
             "origin": report.stages[finding.origin].stage,
             "own_sqnr": report.stages[finding.origin].own_sqnr,
             "cause": finding.cause.name(), "detail": finding.cause.to_string(),
-            "remedy": remedy(&finding.cause),
+            "remedy": remedy,
         })
     });
     let stages: Vec<Value> = report.stages.iter().map(stage_summary).collect();
@@ -157,7 +179,7 @@ fn summary(report: &Report, finding: Option<&Finding>, point: Point) -> Value {
 fn print(
     args: &CompareArgs,
     report: &Report,
-    finding: Option<&Finding>,
+    finding: Option<&(Finding, String)>,
     point: Point,
 ) -> Result<()> {
     say!(
@@ -166,8 +188,11 @@ fn print(
         args.model.display(),
         count(report.images, "image")
     )?;
-    say!("{}", table(args, report, finding))?;
-    let Some(finding) = finding else {
+    say!(
+        "{}",
+        table(args, report, finding.map(|(finding, _)| finding))
+    )?;
+    let Some((finding, remedy)) = finding else {
         let lowest = lowest(report).map_or_else(String::new, |stage| {
             format!(
                 "; the lowest SQNR is {:.1} dB, at `{}`",
@@ -191,45 +216,13 @@ fn print(
         _ => format!(" ({whence})"),
     };
     say!(
-        "the networks part at `{}`, SQNR {:.1} dB{whence}\ncause   {}: {}\nremedy  {}",
+        "the networks diverge at `{}`, SQNR {:.1} dB{whence}\ncause   {}: {}\nremedy  {}",
         stage.stage,
         stage.sqnr,
         finding.cause.name(),
         finding.cause,
-        remedy(&finding.cause)
+        remedy
     )
-}
-
-fn remedy(cause: &Cause) -> &'static str {
-    match cause {
-        Cause::Preprocessing {
-            reference: Some(_), ..
-        } => {
-            "give `slimbit import` the --mean and --std that the network was trained with, and \
-             quantise again"
-        }
-        Cause::Preprocessing {
-            reference: None, ..
-        } => {
-            "give `slimbit import` the --resize and --filter that the network is used with, and \
-             quantise again"
-        }
-        Cause::Saturation { .. } => {
-            "calibrate on images like these, or quantise with --observer min-max"
-        }
-        Cause::Range { .. } => "quantise with --observer mse or percentile, on images like these",
-        Cause::Rounding {
-            weights,
-            activations,
-        } if weights > activations => {
-            "use a point with more weight bits, or quantise with reconstruction and correction on"
-        }
-        Cause::Rounding { .. } => "use a point with more activation bits",
-        Cause::Weights { .. } => {
-            "compare with the network that the file was made of; if it was quantised with --equalise, \
-             pass --equalise here too"
-        }
-    }
 }
 
 fn table(args: &CompareArgs, report: &Report, finding: Option<&Finding>) -> Table {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use slimbit_data::{Dataset, printable};
-use slimbit_engine::{Model, replace_file};
+use slimbit_engine::Model;
 use slimbit_graph::{Params, Point, PointStatistics, Width};
 use slimbit_nn::Net;
 use slimbit_quant::{Calibration, Progress, Settings, Task, calibrate, lower};
@@ -15,12 +15,9 @@ use super::features::{Images, PREPROCESS};
 use super::open::{self, Wanted};
 use super::output::{self, Product};
 use super::progress::Meter;
-use super::{Outcome, export_onnx, progress, weigh};
+use super::{Outcome, export_onnx, progress, statistics, weigh};
 use crate::cli::{CardArgs, ExportArgs};
 use crate::console::{self, count, say};
-
-/// What calibration measured, kept in the run directory so that `verify --run` can repeat it.
-const STATISTICS: &str = "statistics.json";
 
 pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     if let Some(output) = &args.onnx.onnx {
@@ -30,7 +27,7 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
     let output = args.output.clone();
     let output = output.unwrap_or_else(|| args.run.join("model.slim"));
     output::check_file(&output, Product::Slim, &[])?;
-    output::check_file(&args.run.join(STATISTICS), Product::Json, &[])?;
+    output::check_file(&args.run.join(statistics::FILE), Product::Json, &[])?;
     let points = Point::grid(&args.grid.widths, &args.grid.bits)?;
     check_trained(&checkpoint, &args.grid.widths)?;
     let path = args
@@ -43,10 +40,10 @@ pub(super) fn execute(args: &ExportArgs) -> Result<Outcome> {
         &checkpoint.config.preprocess,
         Some(args.calibration_images),
     )?;
-    let statistics = measure(&checkpoint, &images, &points)?;
-    let model = make(&checkpoint, &statistics, &args.card)?;
+    let measured = measure(&checkpoint, &images, &points)?;
+    let model = make(&checkpoint, &measured, &args.card)?;
     model.write(&output)?;
-    keep_statistics(&args.run, &statistics)?;
+    statistics::keep(&args.run, &measured)?;
     let bytes = fs::metadata(&output)?.len();
     let separate: u64 = points
         .iter()
@@ -182,20 +179,4 @@ fn show(bar: &Meter, progress: &Progress) {
         Task::Lower => "solving",
     };
     bar.set_message(format!("{task} {} {}", progress.point, progress.stage));
-}
-
-/// Writes the statistics beside the checkpoints; an old file is replaced whole.
-pub(super) fn keep_statistics(run: &Path, statistics: &[PointStatistics]) -> Result<()> {
-    let path = run.join(STATISTICS);
-    replace_file(&path, &serde_json::to_vec(statistics)?)
-        .with_context(|| format!("writing {}", path.display()))
-}
-
-/// The statistics that [`keep_statistics`] wrote.
-pub(super) fn read_statistics(run: &Path) -> Result<Vec<PointStatistics>> {
-    let path = run.join(STATISTICS);
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("reading {}; `slimbit export` writes it", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is damaged; export the run again", path.display()))
 }

@@ -37,7 +37,9 @@ mod quantize;
 mod quickstart;
 mod readiness;
 mod recipes;
+mod remedy;
 mod run;
+mod statistics;
 mod verify;
 mod weigh;
 

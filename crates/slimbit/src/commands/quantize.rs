@@ -34,18 +34,25 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
     let calibration = Images::load(&dataset, &preprocess, Some(args.calibration_images))?;
     let images = calibration.len();
 
-    let mut params = network.params.clone();
+    let Network {
+        graph,
+        mut params,
+        norms,
+        metadata: own,
+    } = network;
     let equalised = match args.equalise {
-        true => equalise(&network.graph, &mut params, &network.norms)?,
+        true => equalise(&graph, &mut params, &norms)?,
         false => 0,
     };
     let device = slimbit_nn::parse_device("cpu")?;
-    let net = Net::from_params(network.graph.clone(), &params, &device)?;
+    let net = Net::from_params(graph, &params, &device)?;
+    // The network has a copy of its own now, and both of a large one are too much.
+    drop(params);
     let mut metadata = BTreeMap::from([(
         "created_by".to_owned(),
         format!("slimbit {}", env!("CARGO_PKG_VERSION")),
     )]);
-    metadata.extend(network.metadata.clone());
+    metadata.extend(own);
     metadata.insert("quantised".to_owned(), args.recorded(images));
     metadata.extend(args.card.metadata());
     let settings = Settings {
@@ -62,12 +69,12 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
         clip_weights: !args.no_clip,
         headroom: args.headroom,
         renormalise: args.renormalise,
-        memory: args.memory << 20,
+        memory: args.memory.saturating_mul(1 << 20),
     };
     let bar = progress::steps("quantising", 0);
     let made = quantise(
         &net,
-        &network.norms,
+        &norms,
         &calibration.codes,
         &points,
         &settings,
@@ -77,6 +84,9 @@ pub(super) fn execute(args: &QuantizeArgs) -> Result<Outcome> {
         },
     )?;
     bar.finish_and_clear();
+    for warning in &made.warnings {
+        log::warn!("{warning}");
+    }
     made.model.write(&args.output)?;
     report(args, &points, images, equalised, &made)?;
     Ok(Outcome::Done)
@@ -106,8 +116,13 @@ pub(super) fn preprocess_of(network: &Network, path: &Path) -> Result<Preprocess
 }
 
 fn show(bar: &Meter, progress: &Progress) {
-    bar.set_length(progress.total as u64);
-    bar.set_position(progress.done as u64);
+    let (mut done, mut total) = (progress.done as u64, progress.total as u64);
+    if progress.task == Task::Reconstruct {
+        // Its unit, a million multiplications, says nothing to anyone.
+        (done, total) = (100 * done / total.max(1), 100);
+    }
+    bar.set_length(total);
+    bar.set_position(done);
     let task = match progress.task {
         Task::Calibrate => "measuring",
         Task::Reconstruct => "rounding",

@@ -173,7 +173,7 @@ fn measure(
 
     let file = out.join(FILE);
     export::make(&checkpoint, &statistics, &CardArgs::default())?.write(&file)?;
-    export::keep_statistics(run, &statistics)?;
+    super::statistics::keep(run, &statistics)?;
     let model = Arc::new(Model::open(&file)?);
     seconds.export = lap(start, seconds.pretrain + seconds.calibrate);
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -12,9 +13,9 @@ use slimbit_nn::{Mode, Net};
 use slimbit_quant::{input_values, simulate};
 
 use super::csv::CsvTable;
-use super::export::{latest_checkpoint, params_for, read_statistics};
+use super::export::{latest_checkpoint, params_for};
 use super::features::{Images, open_model, points_of, preprocess_of};
-use super::{Outcome, progress};
+use super::{Outcome, progress, statistics};
 use crate::cli::VerifyArgs;
 use crate::console::{self, count, say};
 use crate::table::Table;
@@ -57,7 +58,7 @@ pub(super) fn execute(args: &VerifyArgs) -> Result<Outcome> {
     let training = args
         .run
         .as_deref()
-        .map(|run| open_training(run, &model))
+        .map(|run| open_training(run, &args.file, &model, &points))
         .transpose()?;
     let bar = progress::steps("verifying", points.len() * images.len());
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
@@ -153,10 +154,9 @@ formula, simulation need the training run: give it with --run"
     text
 }
 
-fn open_training(run: &std::path::Path, model: &Model) -> Result<Training> {
-    let points: Vec<Point> = model.points().iter().map(|p| p.point).collect();
-    let params = params_for(&latest_checkpoint(run)?, &points)?;
-    let statistics = read_statistics(run)?;
+fn open_training(run: &Path, file: &Path, model: &Model, points: &[Point]) -> Result<Training> {
+    let all: Vec<Point> = model.points().iter().map(|p| p.point).collect();
+    let params = params_for(&latest_checkpoint(run)?, &all)?;
     let device = slimbit_nn::parse_device("cpu")?;
     let net = Net::from_params(model.graph().clone(), &params, &device).with_context(|| {
         format!(
@@ -164,6 +164,7 @@ fn open_training(run: &std::path::Path, model: &Model) -> Result<Training> {
             run.display()
         )
     })?;
+    let statistics = statistics::of_file(run, file, model, &params, points)?;
     Ok(Training {
         params,
         net,

@@ -87,7 +87,10 @@ fn a_file_stays_with_its_network_and_parts_from_others() {
     let random = files.import("other.safetensors", "--random 4 --arch resnet8");
     assert_eq!(files.json(&random)["finding"]["cause"], "weights");
     let table = String::from_utf8(files.compare(&random, &[]).stdout).unwrap();
-    assert!(table.contains("the networks part at `stem.act`"), "{table}");
+    assert!(
+        table.contains("the networks diverge at `stem.act`"),
+        "{table}"
+    );
 
     let deeper = files.import("deep.safetensors", "--random 3 --arch resnet20");
     for (output, part) in [

@@ -15,6 +15,7 @@ mod outputs;
 mod prediction;
 mod quantize;
 mod refusals;
+mod statistics;
 mod trained;
 mod training;
 mod tuned;

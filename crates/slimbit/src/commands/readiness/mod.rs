@@ -12,7 +12,7 @@ use slimbit_data::{Dataset, Parts, Preprocess};
 use slimbit_engine::Model;
 use slimbit_graph::{Point, Width};
 use slimbit_interchange::FileKind;
-use slimbit_train::probe::{Knn, linear_cka, neighbour_overlap, rank_correlation};
+use slimbit_train::probe::{Knn, RankCheck, linear_cka, neighbour_overlap};
 
 use self::stages::StageLoss;
 use super::csv::CsvTable;
@@ -99,6 +99,9 @@ struct Report {
     /// Spearman's correlation of the predicted agreement with the accuracy, over the points.
     #[serde(skip_serializing_if = "Option::is_none")]
     rank_correlation: Option<f64>,
+    /// How far that can be trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<RankCheck>,
 }
 
 pub(super) fn execute(args: &ReadinessArgs) -> Result<Outcome> {
@@ -202,7 +205,7 @@ impl Source {
         let agreement = |a: &[f32], b: &[f32]| Agreement::of(a, b, images.len(), args.neighbours);
         let bar = progress::steps("comparing", self.points.len());
         let full = self.float(Width::FULL)?.features(images)?;
-        let mut points = Vec::new();
+        let (mut points, mut right) = (Vec::new(), Vec::new());
         let mut widths: Vec<Width> = Vec::new();
         for point in &self.points {
             if !widths.contains(&point.width) {
@@ -218,6 +221,10 @@ impl Source {
                 let features = engine_features(&self.model, point, images)?;
                 let with_full = agreement(&full, &features)?;
                 let traced = images.spread(args.trace_images);
+                let answers = judge
+                    .as_ref()
+                    .map(|judge| judge.answers(&self.model, point))
+                    .transpose()?;
                 points.push(Readiness {
                     point,
                     light: Light::of(with_full.loss()),
@@ -226,23 +233,20 @@ impl Source {
                     width: of_width,
                     bits: agreement(&same_width, &features)?,
                     stages: stages::worst(&self.model, point, &network, &traced)?,
-                    top1: judge
-                        .as_ref()
-                        .map(|judge| judge.top1(&self.model, point))
-                        .transpose()?,
+                    top1: answers.as_deref().map(per_cent),
                 });
+                right.extend(answers);
                 bar.inc(1);
             }
         }
         bar.finish_and_clear();
-        let pairs: Option<Vec<(f64, f64)>> = points
-            .iter()
-            .map(|point| Some((1.0 - point.loss, point.top1?)))
-            .collect();
+        let predicted: Vec<f64> = points.iter().map(|point| 1.0 - point.loss).collect();
+        let check = RankCheck::new(&predicted, &right);
         Ok(Report {
             images: images.len(),
             neighbours: args.neighbours,
-            rank_correlation: pairs.and_then(|pairs| rank_correlation(&pairs)),
+            rank_correlation: check.as_ref().map(|check| check.correlation),
+            check,
             points,
         })
     }
@@ -277,12 +281,19 @@ impl Judge {
         Ok(Self { images, labels })
     }
 
-    /// kNN top-1 of a point, in per cent.
-    fn top1(&self, model: &Arc<Model>, point: Point) -> Result<f64> {
+    /// Which test images the nearest neighbours classify correctly at a point.
+    fn answers(&self, model: &Arc<Model>, point: Point) -> Result<Vec<bool>> {
         let features = |split: usize| {
             let rows = engine_features(model, point, &self.images[split])?;
             labelled(rows, &self.labels[split])
         };
-        Ok(100.0 * Knn::default().classify(&features(0)?, &features(1)?)?.top1)
+        let found = Knn::default().classify(&features(0)?, &features(1)?)?;
+        let pairs = found.predictions.iter().zip(&self.labels[1]);
+        Ok(pairs.map(|(found, label)| found == label).collect())
     }
+}
+
+fn per_cent(right: &[bool]) -> f64 {
+    let count = right.iter().filter(|right| **right).count();
+    100.0 * count as f64 / right.len().max(1) as f64
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use comfy_table::{Cell, Color};
+use slimbit_train::probe::RankCheck;
 
 use super::{LIGHTS, Light, Readiness, Report};
 use crate::console::{count, say};
@@ -21,13 +22,29 @@ pub(super) fn print(report: &Report, all: bool) -> Result<()> {
         LIGHTS[0],
         LIGHTS[1]
     )?;
-    if let Some(correlation) = report.rank_correlation {
-        say!(
-            "rank correlation of the prediction with kNN accuracy over {}: {correlation:.3}",
-            count(report.points.len(), "point")
-        )?;
+    if let Some(check) = &report.check {
+        say!("{}", trust(check))?;
     }
     Ok(())
+}
+
+/// What the check against labels came to, and what it can show.
+fn trust(check: &RankCheck) -> String {
+    let [low, high] = check.interval;
+    let [least, most] = check.accuracy.map(|share| 100.0 * share);
+    let mut text = format!(
+        "rank correlation of the prediction with kNN accuracy over {} points: {:.2}; between {low:.2} and \
+         {high:.2} (95 %) over draws of the {} test images, for this one network\n\
+         accuracies from {least:.2} % to {most:.2} %: these images tell {} of {} pairs of points apart",
+        check.points, check.correlation, check.images, check.told_apart, check.pairs
+    );
+    if check.is_mostly_chance() {
+        text.push_str(
+            "; the points are closer together than that measures, so their order says little: check \
+             on more labelled images, or on points that differ more",
+        );
+    }
+    text
 }
 
 fn light(light: Light) -> Cell {
