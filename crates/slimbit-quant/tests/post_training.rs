@@ -269,14 +269,16 @@ fn values_that_are_no_numbers_are_refused_by_name() {
         let part = format!("running_var`: holds {value} at element 0");
         refused(&trained.net, &norms, &part);
     }
-    // Weights that are numbers, and values that are not: every product overflows.
+    // Weights that are numbers, and values that are not: every product overflows, and what no ReLU6
+    // clips shows it first.
     let mut params = trained.net.params();
     for (_, array) in params.0.iter_mut().filter(|(_, a)| a.shape.len() == 4) {
         array.data.fill(3e38);
     }
     let device = parse_device("cpu").unwrap();
     let net = Net::from_params(trained.net.graph().clone(), &params, &device).unwrap();
-    refused(&net, &trained.norms, "at stage `stem");
+    let text = "infinite or undefined values at stage `down.project.bn`";
+    refused(&net, &trained.norms, text);
     let nothing = quantise_with(&trained.net, &trained.norms, &[], &settings);
     assert!(
         nothing

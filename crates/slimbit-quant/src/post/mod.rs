@@ -292,12 +292,16 @@ impl<'a> Job<'a> {
                 })?;
                 step(point);
             }
-            let broken = |(_, values): &(&String, &Histogram)| values.not_finite() > 0;
-            if let Some((stage, values)) = histograms.iter().find(broken) {
-                return Err(QuantError::NotFinite {
-                    stage: stage.clone(),
-                    values: values.not_finite(),
-                });
+            // The first in execution order: where it begins.
+            for stage in self.net.stages() {
+                let values = histograms.get(&stage.name);
+                let values = values.map_or(0, Histogram::not_finite);
+                if values > 0 {
+                    return Err(QuantError::NotFinite {
+                        stage: stage.name.clone(),
+                        values,
+                    });
+                }
             }
             of_width.insert(width.to_string(), (own, histograms));
         }
