@@ -14,6 +14,7 @@ mod onnx;
 mod outputs;
 mod prediction;
 mod quantize;
+mod readme;
 mod refusals;
 mod statistics;
 mod trained;
