@@ -114,7 +114,7 @@ mod tests {
         let error = "sse9".parse::<Isa>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown CPU level \"sse9\"; known are scalar, avx2, avx512vnni"
+            "unknown CPU level `sse9` in SLIMBIT_ISA; known are scalar, avx2, avx512vnni"
         );
     }
 

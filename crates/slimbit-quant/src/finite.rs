@@ -15,7 +15,7 @@ pub(crate) fn check(net: &Net, norms: &Norms) -> Result<(), QuantError> {
         let count = values.dims()[0];
         for first in (0..count).step_by(BLOCK) {
             let block = values.clone().without_autodiff();
-            let block = block.slice([first..count.min(first + BLOCK)]).into_data();
+            let block = block.slice(first..count.min(first + BLOCK)).into_data();
             let block: Vec<f32> = block.try_into_vec().expect("parameters are f32");
             if let Some(at) = block.iter().position(|v| !v.is_finite()) {
                 return refused(&spec.name, block[at], first + at);

@@ -77,7 +77,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             graph("9999999", "[[\"y\",0]]"),
             "between 1 and 2^20",
         ),
-        ("graph_ratio_zero", ratio, "ratio: 0"),
+        ("graph_ratio_zero", ratio, "a ratio of at least 1"),
         (
             "graph_missing_node",
             graph("4", "[[\"y\",9]]"),

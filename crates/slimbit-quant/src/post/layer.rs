@@ -47,7 +47,7 @@ impl Rows {
     pub(crate) fn get(&self, channels: Range<usize>) -> Vec<f32> {
         let size = self.per_channel();
         let part = self.values.clone();
-        let part = part.slice([channels.start * size..channels.end * size]);
+        let part = part.slice(channels.start * size..channels.end * size);
         let values = part.into_data().try_into_vec();
         values.expect("parameters are f32")
     }

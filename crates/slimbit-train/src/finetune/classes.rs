@@ -26,7 +26,7 @@ impl Classes {
         if let [only] = found {
             return Err(refuse(
                 dataset,
-                format!("has no class but `{only}`; a classifier needs at least two"),
+                &format!("has no class but `{only}`; a classifier needs at least two"),
             ));
         }
         let numbers: Option<Vec<u64>> = found.iter().map(|name| name.parse().ok()).collect();
@@ -65,7 +65,7 @@ impl Classes {
                 .collect();
             return Err(refuse(
                 dataset,
-                format!(
+                &format!(
                     "has classes now that it did not have when the tuning began: {}; remove them, or start another tuning",
                     new.join(", ")
                 ),
@@ -87,7 +87,7 @@ impl Classes {
         if most >= MOST_CLASSES {
             return Err(refuse(
                 dataset,
-                format!(
+                &format!(
                     "has a class folder `{most}`, and folders that are all named by numbers are those classes; name them \
                      by words or by numbers below {MOST_CLASSES}"
                 ),
@@ -109,7 +109,7 @@ impl Classes {
     }
 }
 
-fn refuse(dataset: &Dataset, what: String) -> TrainError {
+fn refuse(dataset: &Dataset, what: &str) -> TrainError {
     TrainError::value("data", format!("{} {what}", dataset.path().display()))
 }
 

@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn too_little_to_correlate_is_nothing() {
         let one = vec![true, false, true];
-        assert_eq!(RankCheck::new(&[1.0], &[one.clone()]), None);
+        assert_eq!(RankCheck::new(&[1.0], std::slice::from_ref(&one)), None);
         assert_eq!(
             RankCheck::new(&[1.0, 2.0], &[one.clone(), one.clone()]),
             None

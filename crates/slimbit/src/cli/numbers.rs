@@ -33,6 +33,10 @@ pub(super) fn up_to_eight(text: &str) -> Result<u8, String> {
 }
 
 /// A number that is not infinite.
+pub(super) fn single_precision(text: &str) -> Result<f32, String> {
+    parse(text, "expected a number", |number: &f32| number.is_finite())
+}
+
 pub(super) fn number(text: &str) -> Result<f64, String> {
     parse(text, "expected a number", |number: &f64| number.is_finite())
 }

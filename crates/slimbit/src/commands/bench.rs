@@ -187,7 +187,8 @@ fn check_batch(model: &Model, args: &BenchArgs) -> Result<()> {
         image += 4 * graph.output_shape(name, Width::FULL)?.elements();
     }
     let most = args.memory.limit().unwrap_or(usize::MAX) / image;
-    if args.batch > most {
+    // One image is the session's to refuse, which knows all that it takes.
+    if args.batch > most.max(1) {
         bail!(
             "--batch {}: at {image} bytes an image, {most} fit into the memory allowed; lower --batch or raise --memory",
             args.batch

@@ -52,13 +52,12 @@ pub(super) fn execute(args: &CompareArgs) -> Result<Outcome> {
     let images = Images::load(&dataset, &preprocess, Some(args.limit))?;
     let count = images.len();
     let shown = images.spread(8);
-    for warning in [
+    let warnings = [
         warning::of_images(net.graph(), &shown.codes),
         warning::of_input(&net, &network.norms, model.input(), &shown.codes)?,
-    ] {
-        if let Some(warning) = warning {
-            log::warn!("{warning}");
-        }
+    ];
+    for warning in warnings.iter().flatten() {
+        log::warn!("{warning}");
     }
     let bar = progress::steps("comparing", count);
     for first in (0..count).step_by(BATCH) {

@@ -37,6 +37,12 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
     );
     let inputs: Vec<&Path> = args.source.as_deref().into_iter().collect();
     output::check_file(&args.output, Product::Network, &inputs)?;
+    if let (Some(Classes::Count(count)), None) = (&args.classes, args.random) {
+        anyhow::bail!(
+            "--classes {count}: a checkpoint says itself how many classes it has; give a file with their names, or \
+             leave --classes out"
+        );
+    }
     let Source {
         mut network,
         description,
@@ -48,15 +54,8 @@ pub(super) fn execute(args: &ImportArgs) -> Result<Outcome> {
         (None, Some(seed)) => random(seed, args)?,
         (None, None) => anyhow::bail!("give a checkpoint, or --random SEED"),
     };
-    match (&args.classes, args.random) {
-        (Some(Classes::Names(list)), _) => {
-            network.set_classes(&read_names(list, &network.graph)?)?
-        }
-        (Some(Classes::Count(count)), None) => anyhow::bail!(
-            "--classes {count}: a checkpoint says itself how many classes it has; give a file with their names, or \
-             leave --classes out"
-        ),
-        _ => {}
+    if let Some(Classes::Names(list)) = &args.classes {
+        network.set_classes(&read_names(list, &network.graph)?)?;
     }
     let preprocess = match &onnx {
         Some(source) => source.preprocess().clone(),

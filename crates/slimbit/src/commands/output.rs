@@ -121,9 +121,8 @@ fn check_writable(folder: &Path, output: &Path) -> Result<()> {
     let Err(error) = attempt else {
         return Ok(());
     };
-    // What `tempfile` adds to the system's reason is the path of a file which nobody asked for.
-    let reason = error.get_ref().and_then(std::error::Error::source);
-    let reason = reason.map_or_else(|| error.to_string(), ToString::to_string);
+    // The kind alone: what `tempfile` adds to it is the path of a file which nobody asked for.
+    let reason = io::Error::from(error.kind());
     bail!("cannot write {output}: no file can be made in {place}: {reason}")
 }
 

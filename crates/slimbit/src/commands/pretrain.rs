@@ -197,8 +197,9 @@ impl Display {
 /// The measured time of a step, and what follows from it.
 pub(super) fn pace(per_step: Duration, steps_left: u64, remaining: Duration) -> String {
     format!(
-        "{} per step, {steps_left} steps left: about {} (measured over the first steps)",
+        "{} per step, {} left: about {} (measured over the first steps)",
         seconds(per_step),
+        console::count(steps_left as usize, "step"),
         HumanDuration(remaining)
     )
 }

@@ -95,7 +95,8 @@ fn probe_embed_run_and_bench_agree_on_the_file() {
             .unwrap()
             .lines()
             .count(),
-        256
+        320,
+        "all images, of both splits"
     );
 
     the_parquet_table_holds_what_the_array_does(f, &bytes);

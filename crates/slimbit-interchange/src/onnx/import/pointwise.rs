@@ -70,7 +70,7 @@ impl Trace {
 
     /// `min(max(x, low), high)`.
     fn clip(&mut self, x: &Tensor, [low, high]: [f32; 2]) -> Result<Tensor, Refusal> {
-        if !(low <= high) {
+        if low > high || low.is_nan() || high.is_nan() {
             return unsupported(
                 format!("clips to {low} .. {high}, which is empty"),
                 "only 0 .. 6 and 0 .. infinity are supported",

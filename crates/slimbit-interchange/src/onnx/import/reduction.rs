@@ -5,6 +5,9 @@ use super::constant::{Constant, Data};
 use super::dimensions::reduced;
 use super::refusal::{Budget, Refusal, damaged, unsupported};
 
+/// How two elements become one, where that is an `i64`.
+type Join = fn(i64, i64) -> Option<i64>;
+
 /// `op` over the axes that the node states.
 pub(super) fn reduce(
     op: &str,
@@ -44,7 +47,7 @@ pub(super) fn reduce(
     let dims = left.map(|i| kept[i]).collect();
     match &source.data {
         Data::Int(values) => {
-            let (start, join): (i64, fn(i64, i64) -> Option<i64>) = match op {
+            let (start, join): (i64, Join) = match op {
                 "ReduceSum" => (0, i64::checked_add),
                 "ReduceProd" => (1, i64::checked_mul),
                 "ReduceMax" => (i64::MIN, |a, b| Some(a.max(b))),

@@ -70,11 +70,14 @@ fn shared_parameters_do_not_multiply_the_file() {
     assert!(error.contains("out of all proportion"), "{error}");
 }
 
+/// Adds a node from one name to the next.
+type Link = fn(File, &str, &str) -> File;
+
 #[test]
 fn long_chains_take_no_more_than_their_length() {
     const LENGTH: usize = 20_000;
     let scalar = |file: File| file.floats("c", &[], &[1.0]);
-    let chains: [(&str, fn(File, &str, &str) -> File); 5] = [
+    let chains: [(&str, Link); 5] = [
         ("Relu", |f, a, b| f.node("Relu", a, b, vec![])),
         ("Add", |f, a, b| f.node("Add", &format!("{a} c"), b, vec![])),
         ("Identity", |f, a, b| f.node("Identity", a, b, vec![])),
