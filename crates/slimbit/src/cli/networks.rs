@@ -59,7 +59,7 @@ pub struct ImportArgs {
     pub python: Option<PathBuf>,
     /// Memory for activations while the network is checked, in MiB. A network that needs more is
     /// refused.
-    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = at_least_one)]
     pub memory: usize,
     /// Print a summary as JSON.
     #[arg(long)]

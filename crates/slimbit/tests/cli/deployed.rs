@@ -160,7 +160,7 @@ fn the_parquet_table_holds_what_the_array_does(f: &Trained, array: &[u8]) {
         names.concat(),
         fs::read_to_string(f.run.join("features.txt")).unwrap()
     );
-    assert!(array.ends_with(&values) && values.len() == 4 * 256 * 64 / 2);
+    assert!(array.ends_with(&values) && values.len() == 4 * 320 * 64 / 2);
 
     let elsewhere = f.run.join("features.csv");
     let error = fails(&[
