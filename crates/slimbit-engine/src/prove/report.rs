@@ -41,7 +41,7 @@ pub struct StageProof {
     /// Tables equal, entry by entry, to the real function between their quantisers.
     pub tables: usize,
     /// Operations on floats between the operands and the output: none, because no variant of
-    /// [`Arithmetic`] has one. The match that fills in `arithmetic` names all of them.
+    /// [`Arithmetic`](crate::Arithmetic) has one. The match that fills in `arithmetic` names all of them.
     pub float_operations: usize,
 }
 
