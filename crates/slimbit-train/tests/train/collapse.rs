@@ -70,9 +70,9 @@ fn us3l_stays_up() {
 fn naive_slimmable_networks_fall() {
     let remedy = "student_target = \"base\"";
     let fallen = ["optim.lr=0.05", "optim.lr=0.02"].map(|rate| {
-        let (told, _) = told(&["recipe=us/resnet20-cifar10", rate]);
+        let (told, rank) = told(&["recipe=us/resnet20-cifar10", rate]);
         assert!(!told.is_empty(), "{rate}: nothing fell");
-        told.iter().any(|text| text.contains(remedy))
+        told.iter().any(|text| text.contains(remedy)) && rank < 1.5
     });
     assert!(fallen.contains(&true));
 }
